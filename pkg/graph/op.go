@@ -1,0 +1,131 @@
+package graph
+
+// Op is one of [Image], [Local], [Exec], [Layer], [Copy] and [Remove].
+type Op interface {
+	// Kind is the operation's name in digests and messages.
+	Kind() string
+}
+
+// Image is a base image for the vertex's platform.
+type Image struct {
+	Ref string `json:"ref"` // as package ref prints it: "docker.io/library/debian:bookworm", "oci:dir:tag"
+}
+
+// Local is files of a directory on this machine, chosen by Paths (slash
+// separated, relative to the context; a directory means all below it). It is
+// only used as the source of bind mounts: files of a [Layer] name theirs directly.
+type Local struct {
+	Context string   `json:"context"` // name of the context, "context" for the main one
+	Paths   []string `json:"paths"`
+	Exclude []string `json:"exclude,omitempty"` // .dockerignore patterns in effect
+}
+
+// Exec runs a process in the rootfs of input 0; its changes become a layer.
+type Exec struct {
+	Args      []string `json:"args"`
+	Env       []string `json:"env"`           // KEY=value, added to the base config's
+	Cwd       string   `json:"cwd,omitempty"` // "" is the base config's, else /
+	User      string   `json:"user,omitempty"`
+	Network   Network  `json:"network"`
+	Mounts    []Mount  `json:"mounts,omitempty"`
+	ClampTime *int64   `json:"clampTime,omitempty"` // SOURCE_DATE_EPOCH: later mtimes become this
+}
+
+// Network says what a step may reach.
+type Network string
+
+// The networks of a step.
+const (
+	NetworkNone Network = "none"
+	NetworkHost Network = "host"
+)
+
+// MountType is the kind of a mount, in BuildKit's words.
+type MountType string
+
+// The types of mounts.
+const (
+	MountBind   MountType = "bind"
+	MountCache  MountType = "cache"
+	MountTmpfs  MountType = "tmpfs"
+	MountSecret MountType = "secret"
+)
+
+// Mount is something else than the rootfs that a step sees.
+type Mount struct {
+	Type     MountType `json:"type"`
+	Target   string    `json:"target"`             // absolute
+	Input    int       `json:"input,omitempty"`    // bind, cache: index in Inputs; 0 is none
+	Source   string    `json:"source,omitempty"`   // bind, cache: path in that input
+	ID       string    `json:"id,omitempty"`       // cache, secret
+	Sharing  string    `json:"sharing,omitempty"`  // cache: shared (default), private, locked
+	Writable bool      `json:"writable,omitempty"` // bind: changes are discarded
+	Size     int64     `json:"size,omitempty"`     // tmpfs: bytes; 0 is the kernel's default
+	Mode     *uint32   `json:"mode,omitempty"`     // cache directory or secret file
+	UID      int       `json:"uid,omitempty"`
+	GID      int       `json:"gid,omitempty"`
+	Required bool      `json:"required,omitempty"` // secret: absent is an error
+	Env      string    `json:"env,omitempty"`      // secret: as a variable instead of a file
+}
+
+// Layer makes a layer from declared files; nothing is unpacked for it.
+type Layer struct {
+	Entries []Entry `json:"entries"`
+}
+
+// EntryType is the kind of a declared file.
+type EntryType string
+
+// The types of entries.
+const (
+	TypeFile      EntryType = "file"
+	TypeDirectory EntryType = "directory"
+	TypeSymlink   EntryType = "symlink"
+	TypeHardlink  EntryType = "hardlink"
+	TypeFifo      EntryType = "fifo"
+	TypeChar      EntryType = "char"
+	TypeBlock     EntryType = "block"
+	TypeArchive   EntryType = "archive" // a tar of the context, unpacked at Path
+)
+
+// Entry is one declared file. Paths are absolute in the image.
+type Entry struct {
+	Type    EntryType         `json:"type"`
+	Path    string            `json:"path"`
+	Context string            `json:"context,omitempty"` // file, archive: name of the context Source is in
+	Source  string            `json:"source,omitempty"`  // file, archive: slash path in the context
+	Content []byte            `json:"content,omitempty"` // file: literal bytes when Source is ""
+	Target  string            `json:"target,omitempty"`  // symlink: as written; hardlink: path in the image
+	Mode    *uint32           `json:"mode,omitempty"`    // 07777; nil: 0755 directories and executables, else 0644
+	Owner   string            `json:"owner,omitempty"`   // "user[:group]", names looked up in the rootfs; "" is 0:0
+	Major   int64             `json:"major,omitempty"`
+	Minor   int64             `json:"minor,omitempty"`
+	Xattrs  map[string]string `json:"xattrs,omitempty"` // raw bytes as a string
+	Time    int64             `json:"time"`             // mtime, seconds since the epoch
+	At      string            `json:"-"`                // "rootfs.yaml:12:7" for messages
+}
+
+// Copy copies a path of input 1 into input 0.
+type Copy struct {
+	Source string  `json:"source"` // in input 1; may have globs
+	Path   string  `json:"path"`   // final name, or a directory when several match
+	Owner  string  `json:"owner,omitempty"`
+	Mode   *uint32 `json:"mode,omitempty"`
+	Time   int64   `json:"time"` // mtime of parents that had to be made
+}
+
+// Remove deletes paths of input 0 (globs allowed). A literal path that does not
+// exist is an error; a glob may match nothing.
+type Remove struct {
+	Paths []string `json:"paths"`
+}
+
+// Kind implements Op.
+func (Image) Kind() string  { return "image" }
+func (Local) Kind() string  { return "local" }
+func (Exec) Kind() string   { return "exec" }
+func (Layer) Kind() string  { return "layer" }
+func (Copy) Kind() string   { return "copy" }
+func (Remove) Kind() string { return "remove" }
+
+var _ = []Op{Image{}, Local{}, Exec{}, Layer{}, Copy{}, Remove{}}
