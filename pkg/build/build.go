@@ -1,0 +1,86 @@
+// Package build is the façade: it wires frontends, solver, worker and outputs into
+// the verbs that commands call. It renders nothing and reads no environment.
+package build
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
+	"github.com/manifestctl/manifestctl/pkg/image"
+	"github.com/manifestctl/manifestctl/pkg/output"
+	"github.com/manifestctl/manifestctl/pkg/platform"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/sandbox"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+// Request is what to build and where it goes.
+type Request struct {
+	File        string              // -f; the spec
+	ContextDir  string              // the positional argument
+	Platforms   []platform.Platform // none: the spec's
+	Args        map[string]string   // --build-arg
+	Contexts    map[string]string   // --build-context NAME=DIR
+	Tags        []ref.Ref           // -t
+	Outputs     []output.Spec       // none: the store
+	Secrets     map[string]SecretSource
+	Epoch       *int64            // SOURCE_DATE_EPOCH, seconds
+	Labels      map[string]string // --label
+	Annotations map[string]string // --annotation, of the index and its manifests
+}
+
+// SecretSource says where a secret's bytes are.
+type SecretSource struct {
+	File string // path
+	Env  string // name of a variable
+}
+
+// Options tunes a build. The zero value is the recommended one.
+type Options struct {
+	Parallel    int // steps at once over all platforms; 0 means NumCPU
+	NoCache     bool
+	KeepGoing   bool // go on with other platforms after one failed
+	Pull        bool // ask the registry again for tags that are known
+	Registry    registry.Options
+	Emulators   map[string]string   // architecture → path
+	Path        string              // $PATH: where emulators and newuidmap are looked for
+	SandboxMode sandbox.Mode        // "" probes
+	Environ     func(string) string // for secrets from variables; nil has none
+	Dir         string              // relative paths of outputs start here; "" is the working directory
+	Stdout      io.Writer           // outputs with dest "-"
+	Events      event.Sink
+}
+
+// Result is what was built.
+type Result struct {
+	Root   ocispec.Descriptor // the index, or the manifest of a build for one platform
+	Images []image.Image
+	Names  []ref.Ref
+}
+
+// Run builds. Finished work stays in the store's cache when it fails.
+func Run(ctx context.Context, st *store.Store, req Request, o Options) (Result, error) {
+	return Result{}, errors.New("build: not built yet")
+}
+
+// AgentMain must be the first call of main and TestMain: it does not return when
+// this process was started as a sandbox's agent.
+func AgentMain() { sandbox.Main() }
+
+// SpecCheck reads and checks a spec like Run does, builds nothing and returns its warnings.
+func SpecCheck(ctx context.Context, req Request) (warnings []string, err error) {
+	b, err := spec.Load(ctx, req.File, req.ContextDir, specOptions(req))
+	if err != nil {
+		return nil, err
+	}
+	return b.Warnings, nil
+}
+
+// SpecSchema is the JSON Schema of a spec.
+func SpecSchema() []byte { return spec.Schema() }

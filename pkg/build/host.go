@@ -1,0 +1,33 @@
+package build
+
+import (
+	"context"
+
+	"github.com/manifestctl/manifestctl/pkg/emulate"
+	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
+	"github.com/manifestctl/manifestctl/pkg/sandbox"
+)
+
+// Emulators reports how each platform would run on this host.
+func Emulators(ctx context.Context, o Options) []emulate.Support {
+	return emulate.List(ctx, emulateOptions(o))
+}
+
+// Doctor tries every rung of the executor's ladder.
+func Doctor(ctx context.Context, o Options) []sandbox.Rung {
+	return sandbox.Probe(ctx, sandbox.Options{Mode: o.SandboxMode, Handlers: emulate.Handlers(ctx, emulateOptions(o))})
+}
+
+func emulateOptions(o Options) emulate.Options {
+	return emulate.Options{Emulators: o.Emulators, Path: o.Path}
+}
+
+func specOptions(req Request) spec.Options {
+	return spec.Options{
+		Platforms: req.Platforms,
+		Machine:   emulate.Machine(),
+		Args:      req.Args,
+		Epoch:     req.Epoch,
+		Contexts:  req.Contexts,
+	}
+}
