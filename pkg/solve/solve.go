@@ -1,37 +1,112 @@
 // Package solve runs a graph: every vertex once, as soon as its inputs are there,
-// with a step cache. What a vertex does is its Worker's business.
+// with a step cache. What a vertex does is its [Worker]'s business.
+//
+// # Invariants
+//
+//   - Vertices of equal digest run once in a solve, for however many platforms.
+//   - A record is written only for work that ended well, and after its layer is in the store.
+//   - The error of a solve names what failed first, never what was only cancelled by it.
 package solve
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/platform"
 )
 
 // Layer is one layer of a result: uncompressed in the store under DiffID, or as it was pulled under Blob, or both.
 type Layer struct {
 	DiffID  digest.Digest      `json:"diffID"`
-	Size    int64              `json:"size"`           // uncompressed; 0 when unknown
-	Blob    ocispec.Descriptor `json:"blob,omitempty"` // as pulled; zero for layers made here
+	Size    int64              `json:"size,omitempty"` // uncompressed; 0 when unknown
+	Blob    ocispec.Descriptor `json:"blob,omitzero"`  // as pulled; zero for layers made here
 	From    []string           `json:"from,omitempty"` // registry references whose repository holds Blob
-	History *ocispec.History   `json:"history,omitempty"`
+	History *ocispec.History   `json:"-"`              // of layers made here; follows from the vertex, not from the work
 }
 
-// Result is a rootfs: a chain of layers, and the config of the image it began with.
+// Result is a rootfs: a chain of layers, bottom first, and the config of the image it began with.
 type Result struct {
-	Key    digest.Digest // identifies it for what is built on it
 	Layers []Layer
 	Config []byte // raw; nil for scratch
 }
 
-// Worker runs vertices.
+// Identity identifies the content of r for what is built on it: its layers and its base's config, however they came to be.
+func (r Result) Identity() digest.Digest {
+	h := digest.Canonical.Digester()
+	for _, l := range r.Layers {
+		fmt.Fprintln(h.Hash(), l.DiffID)
+	}
+	if r.Config != nil {
+		fmt.Fprintln(h.Hash(), "config", digest.FromBytes(r.Config))
+	}
+	return h.Digest()
+}
+
+// Worker runs vertices. It is safe for concurrent use.
 type Worker interface {
-	// Key returns what distinguishes runs of v beyond its definition and its inputs' keys: the resolved digest of
-	// a base image, the content of sources. "" is nothing.
+	// Key returns the digest of everything v's outcome depends on beyond its own operation: the content
+	// that it reads of its inputs and of this machine. "" means that v is never cached.
 	Key(ctx context.Context, v *graph.Vertex, inputs []Result) (digest.Digest, error)
-	// Run does v's work. A nil input is scratch.
+	// Run does v's work: inputs[0]'s layers and what v adds to them. The input of a nil vertex is the zero Result.
 	Run(ctx context.Context, v *graph.Vertex, inputs []Result) (Result, error)
+}
+
+// Cache holds the layers that vertices added, by key.
+type Cache interface {
+	// Get returns false when there is no record, or when what it names is not there any more.
+	Get(ctx context.Context, key digest.Digest) ([]Layer, bool)
+	Put(ctx context.Context, key digest.Digest, layers []Layer) error
+}
+
+// StepError says where a build failed. The cause is whatever the worker
+// returned, so errors.Is(err, store.ErrNotFound) still sees through it.
+type StepError struct {
+	Platform platform.Platform // zero for a vertex that is the same for all platforms
+	For      string            // the platform a person sees it under; may be ""
+	Step     string            // "RUN go build ./...", as the author wrote it
+	Source   string            // "rootfs.yaml:12"; never empty
+	Err      error
+}
+
+func (e *StepError) Error() string {
+	where := e.For
+	if where == "" && !e.Platform.IsZero() {
+		where = e.Platform.String()
+	}
+	if where != "" {
+		where = "[" + where + "] "
+	}
+	return fmt.Sprintf("%s: %s%s: %v", e.Source, where, e.Step, e.Err)
+}
+
+// Unwrap gives the worker's error.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// recordVersion is part of every key: a change of what a step leaves behind for the same inputs must change it.
+const recordVersion = "1"
+
+// recordKey is the key of v's record: its operation, its platform and what it depends on.
+func recordKey(v *graph.Vertex, content digest.Digest) (digest.Digest, error) {
+	b, err := json.Marshal(struct {
+		Version  string            `json:"version"`
+		Kind     string            `json:"kind"`
+		Op       graph.Op          `json:"op"`
+		Platform platform.Platform `json:"platform"`
+		Content  digest.Digest     `json:"content"`
+	}{recordVersion, v.Op.Kind(), v.Op, v.Platform, content})
+	if err != nil {
+		return "", fmt.Errorf("making the key of %q: %w", v.Meta.Name, err)
+	}
+	return digest.FromBytes(b), nil
+}
+
+// With returns r with one more layer on top.
+func (r Result) With(l Layer) Result {
+	return Result{Layers: append(slices.Clip(slices.Clone(r.Layers)), l), Config: r.Config}
 }

@@ -1,0 +1,202 @@
+package solve
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/graph"
+)
+
+// Options tunes a solve. The zero value is the recommended one.
+type Options struct {
+	Parallel  int // vertices at once over all platforms; 0 means NumCPU
+	NoCache   bool
+	KeepGoing bool // finish what does not depend on a failed vertex
+	Events    event.Sink
+}
+
+// errStopped is the cause of cancelling what was under way when something else failed.
+var errStopped = errors.New("stopped because another step failed")
+
+// Solve runs roots and all they need. The result of a nil root is the zero Result. On failure the errors of
+// all failed vertices are joined, each once; results of roots that did succeed (KeepGoing) are in the slice all the same.
+func Solve(ctx context.Context, w Worker, c Cache, roots []*graph.Vertex, o Options) ([]Result, error) {
+	if o.Parallel <= 0 {
+		o.Parallel = runtime.NumCPU()
+	}
+	inner, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	s := &scheduler{
+		worker: w, cache: c, options: o, stop: stop,
+		slots:   semaphore.NewWeighted(int64(o.Parallel)),
+		started: map[digest.Digest]*job{},
+	}
+	results := make([]Result, len(roots))
+	var wg sync.WaitGroup
+	for i, root := range roots {
+		wg.Go(func() {
+			if r, err := s.solve(inner, root); err == nil {
+				results[i] = r
+			}
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return results, err
+	}
+	return results, s.failure()
+}
+
+// scheduler is one solve under way.
+type scheduler struct {
+	worker  Worker
+	cache   Cache
+	options Options
+	stop    context.CancelCauseFunc
+	slots   *semaphore.Weighted
+
+	mu       sync.Mutex // guards started and failures
+	started  map[digest.Digest]*job
+	failures []error
+}
+
+// job is a vertex that was begun; done is closed when result and err are final.
+type job struct {
+	done   chan struct{}
+	result Result
+	err    error
+}
+
+func (s *scheduler) solve(ctx context.Context, v *graph.Vertex) (Result, error) {
+	if v == nil {
+		return Result{}, nil
+	}
+	s.mu.Lock()
+	j, ok := s.started[v.Digest()]
+	if !ok {
+		j = &job{done: make(chan struct{})}
+		s.started[v.Digest()] = j
+	}
+	s.mu.Unlock()
+	if ok {
+		<-j.done // its owner ends by the same ctx
+		return j.result, j.err
+	}
+	j.result, j.err = s.run(ctx, v)
+	close(j.done)
+	return j.result, j.err
+}
+
+// run solves v's inputs, then v.
+func (s *scheduler) run(ctx context.Context, v *graph.Vertex) (Result, error) {
+	inputs := make([]Result, len(v.Inputs))
+	var g errgroup.Group
+	for i, in := range v.Inputs {
+		g.Go(func() (err error) {
+			inputs[i], err = s.solve(ctx, in)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return Result{}, err // reported where it happened
+	}
+	if err := s.slots.Acquire(ctx, 1); err != nil {
+		return Result{}, context.Cause(ctx)
+	}
+	defer s.slots.Release(1)
+	r, err := s.work(ctx, v, inputs)
+	if err != nil {
+		return Result{}, s.fail(ctx, v, err)
+	}
+	return r, nil
+}
+
+// work gives v's result from the cache or from the worker, and reports both.
+func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) (r Result, err error) {
+	e := event.Event{
+		Kind: event.VertexStart, ID: v.Digest().String(), Platform: v.Meta.For, Name: v.Meta.Name,
+		Step: v.Meta.Step, Steps: v.Meta.Steps, Source: v.Meta.Source,
+	}
+	s.options.Events.Emit(e)
+	defer func() {
+		e.Kind = event.VertexDone
+		if err != nil {
+			e.Error, e.Canceled = err.Error(), context.Cause(ctx) != nil
+		}
+		s.options.Events.Emit(e)
+	}()
+
+	content, err := s.worker.Key(ctx, v, inputs)
+	if err != nil {
+		return Result{}, err
+	}
+	if content == "" {
+		return s.worker.Run(ctx, v, inputs)
+	}
+	key, err := recordKey(v, content)
+	if err != nil {
+		return Result{}, err
+	}
+	var below Result
+	if len(inputs) > 0 {
+		below = inputs[0]
+	}
+	if !s.options.NoCache {
+		if layers, ok := s.cache.Get(ctx, key); ok {
+			e.Cached = true
+			return extend(below, layers, v), nil
+		}
+	}
+	r, err = s.worker.Run(ctx, v, inputs)
+	if err != nil {
+		return Result{}, err
+	}
+	added := slices.Clone(r.Layers[len(below.Layers):])
+	if err := s.cache.Put(ctx, key, added); err != nil {
+		return Result{}, err
+	}
+	return extend(below, added, v), nil
+}
+
+// extend puts the layers that v added on top of below.
+func extend(below Result, added []Layer, v *graph.Vertex) Result {
+	r := Result{Layers: slices.Clone(below.Layers), Config: below.Config}
+	for _, l := range added {
+		l.History = &ocispec.History{CreatedBy: v.Meta.History, Comment: "manifestctl"}
+		r.Layers = append(r.Layers, l)
+	}
+	return r
+}
+
+// fail records v's error, unless v only ended because something else did, and stops the rest.
+func (s *scheduler) fail(ctx context.Context, v *graph.Vertex, err error) error {
+	if context.Cause(ctx) != nil {
+		return context.Cause(ctx)
+	}
+	step := &StepError{Platform: v.Platform, For: v.Meta.For, Step: v.Meta.Name, Source: v.Meta.Source, Err: err}
+	s.mu.Lock()
+	s.failures = append(s.failures, step)
+	s.mu.Unlock()
+	if !s.options.KeepGoing {
+		s.stop(errStopped)
+	}
+	return step
+}
+
+func (s *scheduler) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.failures) == 1 {
+		return s.failures[0]
+	}
+	return errors.Join(s.failures...)
+}

@@ -1,0 +1,175 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+// uncompressed is the media type of layers as they are kept in the store.
+const uncompressed = ocispec.MediaTypeImageLayer
+
+// commit stores the uncompressed layer that write produces, and its table of contents, made on the way.
+func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve.Layer, error) {
+	blob, err := w.o.Store.Ingest(ctx)
+	if err != nil {
+		return solve.Layer{}, err
+	}
+	defer blob.Abort()
+
+	pr, pw := io.Pipe()
+	var toc *layer.TOC
+	read := make(chan error, 1)
+	go func() {
+		var err error
+		toc, err = layer.ReadTOC(ctx, pr, layer.Limits{})
+		pr.CloseWithError(err)
+		read <- err
+	}()
+	err = write(io.MultiWriter(blob, pw))
+	pw.CloseWithError(err)
+	readErr := <-read
+	if err != nil {
+		return solve.Layer{}, err
+	}
+	if readErr != nil {
+		return solve.Layer{}, fmt.Errorf("reading back the layer: %w", readErr)
+	}
+	desc, err := blob.Commit(ctx, uncompressed)
+	if err != nil {
+		return solve.Layer{}, err
+	}
+	if err := w.putTOC(toc); err != nil {
+		return solve.Layer{}, err
+	}
+	return solve.Layer{DiffID: desc.Digest, Size: desc.Size}, nil
+}
+
+const tocKind = "toc"
+
+func (w *Worker) putTOC(toc *layer.TOC) error {
+	data, err := json.Marshal(toc)
+	if err != nil {
+		return fmt.Errorf("encoding the table of contents of %s: %w", toc.DiffID, err)
+	}
+	return w.o.Store.PutRecord(tocKind, toc.DiffID.Encoded(), store.Record{Data: data})
+}
+
+// toc returns a layer's table of contents, reading the layer for it when there is none yet.
+func (w *Worker) toc(ctx context.Context, l solve.Layer) (*layer.TOC, error) {
+	if r, err := w.o.Store.GetRecord(tocKind, l.DiffID.Encoded()); err == nil {
+		var toc layer.TOC
+		if json.Unmarshal(r.Data, &toc) == nil && toc.DiffID == l.DiffID {
+			return &toc, nil
+		}
+	}
+	r, err := w.openLayer(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	toc, err := layer.ReadTOC(ctx, r, layer.Limits{})
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, fmt.Errorf("reading layer %s: %w", l.DiffID, err)
+	}
+	if toc.DiffID != l.DiffID {
+		return nil, fmt.Errorf("layer %s unpacks to %s: %w", l.DiffID, toc.DiffID, store.ErrCorrupt)
+	}
+	return toc, w.putTOC(toc)
+}
+
+// openLayer streams a layer's uncompressed tar.
+func (w *Worker) openLayer(ctx context.Context, l solve.Layer) (io.ReadCloser, error) {
+	if _, err := w.o.Store.Stat(l.DiffID); err == nil {
+		return w.o.Store.Open(ctx, ocispec.Descriptor{MediaType: uncompressed, Digest: l.DiffID, Size: l.Size})
+	}
+	blob, err := w.o.Store.Open(ctx, l.Blob)
+	if err != nil {
+		return nil, err
+	}
+	tar, err := layer.Decompress(ctx, blob, layer.Limits{})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("layer %s: %w", l.Blob.Digest, err), blob.Close())
+	}
+	return closeBoth{tar, blob}, nil
+}
+
+// closeBoth closes the decompressor and what it reads from.
+type closeBoth struct {
+	io.ReadCloser
+	below io.Closer
+}
+
+func (c closeBoth) Close() error { return errors.Join(c.ReadCloser.Close(), c.below.Close()) }
+
+// randomAccess gives random access to a layer's uncompressed tar, storing it when only its compressed form is there.
+func (w *Worker) randomAccess(ctx context.Context, l solve.Layer) (layer.ReaderAtCloser, error) {
+	if _, err := w.o.Store.Stat(l.DiffID); err != nil {
+		r, err := w.openLayer(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		desc, err := w.o.Store.Put(ctx, uncompressed, r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return nil, fmt.Errorf("unpacking layer %s: %w", l.Blob.Digest, err)
+		}
+		if desc.Digest != l.DiffID {
+			return nil, fmt.Errorf("layer %s unpacks to %s, not %s: %w", l.Blob.Digest, desc.Digest, l.DiffID, store.ErrCorrupt)
+		}
+	}
+	return w.o.Store.OpenAt(l.DiffID)
+}
+
+// View opens the merged tree of layers, bottom first. The caller closes it.
+func (w *Worker) View(ctx context.Context, layers []solve.Layer) (*layer.View, error) {
+	sources := make([]layer.Source, len(layers))
+	for i, l := range layers {
+		toc, err := w.toc(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		sources[i] = layer.Source{
+			TOC:  toc,
+			Open: func() (layer.ReaderAtCloser, error) { return w.randomAccess(ctx, l) },
+		}
+	}
+	return layer.NewView(sources)
+}
+
+// change adds to below the layer that declare puts together.
+func (w *Worker) change(ctx context.Context, below solve.Result, parents time.Time,
+	declare func(*layer.Builder, *layer.View) error,
+) (_ solve.Result, err error) {
+	view, err := w.View(ctx, below.Layers)
+	if err != nil {
+		return solve.Result{}, err
+	}
+	defer func() { err = errors.Join(err, view.Close()) }()
+	b := layer.NewBuilder(view, parents)
+	if err := declare(b, view); err != nil {
+		return solve.Result{}, err
+	}
+	l, err := w.commit(ctx, func(out io.Writer) error { return b.WriteTo(ctx, out) })
+	if err != nil {
+		return solve.Result{}, err
+	}
+	return below.With(l), nil
+}
+
+// digestOf combines what a key is made of.
+func digestOf(parts ...digest.Digest) digest.Digest {
+	h := digest.Canonical.Digester()
+	for _, p := range parts {
+		fmt.Fprintln(h.Hash(), p)
+	}
+	return h.Digest()
+}

@@ -1,0 +1,171 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/sandbox"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+)
+
+// execKey is the content of the rootfs and of what is mounted from elsewhere. Secrets and cache mounts are never in it.
+func (w *Worker) execKey(ctx context.Context, op graph.Exec, inputs []solve.Result) (digest.Digest, error) {
+	parts := []digest.Digest{inputs[0].Identity()}
+	for _, m := range op.Mounts {
+		if m.Type != graph.MountBind {
+			continue
+		}
+		d, err := w.pathDigest(ctx, inputs[m.Input], m.Source)
+		if err != nil {
+			return "", fmt.Errorf("bind mount at %s: %w", m.Target, err)
+		}
+		parts = append(parts, d)
+	}
+	return digestOf(parts...), nil
+}
+
+func (w *Worker) pathDigest(ctx context.Context, r solve.Result, path string) (_ digest.Digest, err error) {
+	view, err := w.View(ctx, r.Layers)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, view.Close()) }()
+	return view.Digest(path)
+}
+
+// exec runs a process on the rootfs of inputs[0] and commits what it changed.
+func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, inputs []solve.Result) (solve.Result, error) {
+	pool, err := w.sandbox(ctx)
+	if err != nil {
+		return solve.Result{}, err
+	}
+	lowers, err := w.trees.lowers(ctx, inputs[0].Layers)
+	if err != nil {
+		return solve.Result{}, err
+	}
+	step := sandbox.Step{Lowers: lowers, Args: op.Args, HostNet: op.Network == graph.NetworkHost}
+	if op.ClampTime != nil {
+		t := time.Unix(*op.ClampTime, 0)
+		step.Clamp = &t
+	}
+	if err := w.process(ctx, &step, op, inputs[0]); err != nil {
+		return solve.Result{}, err
+	}
+	release, err := w.mounts(ctx, &step, op, inputs)
+	if err != nil {
+		return solve.Result{}, err
+	}
+	defer release()
+
+	dir, err := w.trees.scratch()
+	if err != nil {
+		return solve.Result{}, err
+	}
+	step.Scratch = filepath.Join(dir, "work")
+	step.Keep = filepath.Join(dir, "fs")
+	if err := os.Mkdir(step.Scratch, 0o755); err != nil {
+		return solve.Result{}, fmt.Errorf("making a scratch directory: %w", err)
+	}
+	step.Stdout = logWriter{w, v, 1}
+	step.Stderr = logWriter{w, v, 2}
+
+	l, err := w.commit(ctx, func(out io.Writer) error {
+		step.Diff = out
+		return pool.Run(ctx, step)
+	})
+	if err != nil {
+		return solve.Result{}, err
+	}
+	r := inputs[0].With(l)
+	w.trees.keep(ctx, dir, r)
+	return r, nil
+}
+
+// process sets the environment, directory and user of a step.
+func (w *Worker) process(ctx context.Context, step *sandbox.Step, op graph.Exec, base solve.Result) (err error) {
+	var cfg ocispec.Image
+	if base.Config != nil {
+		if err := json.Unmarshal(base.Config, &cfg); err != nil {
+			return fmt.Errorf("reading the base image's config: %w", err)
+		}
+	}
+	step.Account = layer.Account{Home: "/root", Name: "root"}
+	if op.User != "" {
+		view, err := w.View(ctx, base.Layers)
+		if err != nil {
+			return err
+		}
+		step.Account, err = view.LookupUser(op.User)
+		if err := errors.Join(err, view.Close()); err != nil {
+			return err
+		}
+	}
+	step.Env = mergeEnv(cfg.Config.Env, op.Env)
+	if !slices.ContainsFunc(step.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
+		home := step.Account.Home
+		if home == "" {
+			home = "/"
+		}
+		step.Env = append(step.Env, "HOME="+home)
+	}
+	step.Cwd = op.Cwd
+	if step.Cwd == "" {
+		step.Cwd = cfg.Config.WorkingDir
+	}
+	if step.Cwd == "" {
+		step.Cwd = "/"
+	}
+	return nil
+}
+
+// mergeEnv lays added over base: a variable that base has keeps its place.
+func mergeEnv(base, added []string) []string {
+	out := slices.Clone(base)
+	for _, kv := range added {
+		name, _, _ := strings.Cut(kv, "=")
+		i := slices.IndexFunc(out, func(old string) bool { return strings.HasPrefix(old, name+"=") })
+		if i >= 0 {
+			out[i] = kv
+			continue
+		}
+		out = append(out, kv)
+	}
+	return out
+}
+
+// logWriter turns a step's output into events.
+type logWriter struct {
+	w      *Worker
+	v      *graph.Vertex
+	stream int
+}
+
+func (l logWriter) Write(p []byte) (int, error) {
+	l.w.o.Events.Emit(event.Event{Kind: event.Log, ID: l.v.Digest().String(), Stream: l.stream, Data: p})
+	return len(p), nil
+}
+
+// keep makes the upper directory of a finished step the snapshot of its layer, so that the next step need not unpack it.
+func (s *snapshots) keep(ctx context.Context, dir string, r solve.Result) {
+	if _, err := os.Stat(filepath.Join(dir, "fs")); err != nil {
+		return // it goes with the scratch directory; the layer is unpacked when it is needed
+	}
+	if s.pool.Remove(ctx, filepath.Join(dir, "work")) != nil {
+		return
+	}
+	_ = s.publish(dir, chainID(r.Layers)) // likewise
+}

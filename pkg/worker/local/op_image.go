@@ -1,0 +1,140 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+// pulls is how many layers are fetched at once for one image.
+const pulls = 4
+
+// bases are the images opened in this build: one tag means one digest for all platforms.
+type bases struct {
+	mu     sync.Mutex // guards pulled
+	pulled map[string]*base
+}
+
+type base struct {
+	once sync.Once
+	img  source.Image
+	err  error
+}
+
+// open opens the image that text names, once for all platforms.
+func (b *bases) open(ctx context.Context, o *source.Opener, text string) (source.Image, error) {
+	r, err := ref.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	e, ok := b.pulled[text]
+	if !ok {
+		e = &base{}
+		b.pulled[text] = e
+	}
+	b.mu.Unlock()
+	e.once.Do(func() { e.img, e.err = o.Open(ctx, r) })
+	return e.img, e.err
+}
+
+func (b *bases) close() error {
+	var errs []error
+	for _, e := range b.pulled {
+		if e.img != nil {
+			errs = append(errs, e.img.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// image resolves a base image for the vertex's platform and brings its layers into the store.
+func (w *Worker) image(ctx context.Context, v *graph.Vertex, op graph.Image) (solve.Result, error) {
+	img, err := w.bases.open(ctx, w.o.Opener, op.Ref)
+	if err != nil {
+		return solve.Result{}, err
+	}
+	found, err := source.Resolve(ctx, img, v.Platform)
+	if err != nil {
+		return solve.Result{}, err
+	}
+	r := solve.Result{Config: found.Config, Layers: make([]solve.Layer, len(found.DiffIDs))}
+	var g errgroup.Group
+	g.SetLimit(pulls)
+	for i, desc := range found.Manifest.Layers {
+		g.Go(func() (err error) {
+			r.Layers[i], err = w.pull(ctx, img, desc, found.DiffIDs[i])
+			return err
+		})
+	}
+	return r, g.Wait()
+}
+
+// pull brings one layer into the store, as it is, and its table of contents.
+func (w *Worker) pull(ctx context.Context, img source.Image, desc ocispec.Descriptor, diffID digest.Digest) (solve.Layer, error) {
+	l := solve.Layer{DiffID: diffID, Blob: ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}}
+	if img.Ref().Kind == ref.Registry {
+		l.From = []string{img.Ref().String()}
+	}
+	if _, err := w.o.Store.Stat(desc.Digest); err == nil {
+		_, err := w.toc(ctx, l)
+		return l, err
+	}
+	toc, err := w.fetch(ctx, img, desc)
+	if err != nil {
+		return solve.Layer{}, fmt.Errorf("layer %s: %w", desc.Digest, err)
+	}
+	if toc.DiffID != diffID {
+		return solve.Layer{}, fmt.Errorf("layer %s unpacks to %s, but the config says %s: %w", desc.Digest, toc.DiffID, diffID, store.ErrCorrupt)
+	}
+	l.Size = toc.Size
+	return l, w.putTOC(toc)
+}
+
+// fetch stores a layer's bytes while reading its table of contents from them.
+func (w *Worker) fetch(ctx context.Context, img source.Image, desc ocispec.Descriptor) (_ *layer.TOC, err error) {
+	blob, err := img.Blob(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, blob.Close()) }()
+	in, err := w.o.Store.Ingest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Abort()
+	tee := io.TeeReader(blob, in)
+	tar, err := layer.Decompress(ctx, tee, layer.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	toc, err := layer.ReadTOC(ctx, tar, layer.Limits{})
+	if err := errors.Join(err, tar.Close()); err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(io.Discard, tee); err != nil { // to EOF, where the source verifies
+		return nil, err
+	}
+	got, err := in.Commit(ctx, desc.MediaType)
+	if err != nil {
+		return nil, err
+	}
+	if got.Digest != desc.Digest {
+		return nil, fmt.Errorf("received %s: %w", got.Digest, store.ErrCorrupt)
+	}
+	return toc, nil
+}

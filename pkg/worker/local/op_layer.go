@@ -1,0 +1,197 @@
+package local
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+)
+
+// layerKey is the base's content and that of the sources.
+func (w *Worker) layerKey(ctx context.Context, op graph.Layer, inputs []solve.Result) (digest.Digest, error) {
+	parts := []digest.Digest{inputs[0].Identity()}
+	for _, e := range op.Entries {
+		if e.Source == "" {
+			continue
+		}
+		d, err := w.hashSource(ctx, e)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, d)
+	}
+	return digestOf(parts...), nil
+}
+
+func (w *Worker) hashSource(ctx context.Context, e graph.Entry) (_ digest.Digest, err error) {
+	f, err := w.openSource(e)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("%s: source %q: %w", e.At, e.Source, err)
+	}
+	h := digest.Canonical.Digester()
+	fmt.Fprintln(h.Hash(), executable(info.Mode()))
+	if _, err := io.Copy(h.Hash(), contextReader{ctx, f}); err != nil {
+		return "", fmt.Errorf("%s: reading source %q: %w", e.At, e.Source, err)
+	}
+	return h.Digest(), nil
+}
+
+// contextReader stops reading when ctx ends.
+type contextReader struct {
+	ctx context.Context //nolint:containedctx // io.Reader has no context: bound for one copy
+	r   io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := context.Cause(r.ctx); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// openSource opens an entry's source inside its context, never outside of it.
+func (w *Worker) openSource(e graph.Entry) (*os.File, error) {
+	root, err := w.contextRoot(e.Context)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", e.At, err)
+	}
+	defer root.Close()
+	f, err := root.Open(e.Source)
+	if err != nil {
+		return nil, fmt.Errorf("%s: source: %w", e.At, err)
+	}
+	return f, nil
+}
+
+// contextRoot opens a context's directory.
+func (w *Worker) contextRoot(name string) (*os.Root, error) {
+	dir, ok := w.o.Contexts[name]
+	if !ok {
+		return nil, fmt.Errorf("no build context %q", name)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("build context %q: %w", name, err)
+	}
+	return root, nil
+}
+
+func executable(m os.FileMode) bool { return m&0o100 != 0 }
+
+// parentTime is the time of directories that have to be made for op's entries.
+func parentTime(op graph.Layer) time.Time {
+	if len(op.Entries) == 0 {
+		return time.Unix(0, 0)
+	}
+	return time.Unix(op.Entries[0].Time, 0)
+}
+
+var tarTypes = map[graph.EntryType]byte{
+	graph.TypeFile:      tar.TypeReg,
+	graph.TypeDirectory: tar.TypeDir,
+	graph.TypeSymlink:   tar.TypeSymlink,
+	graph.TypeHardlink:  tar.TypeLink,
+	graph.TypeFifo:      tar.TypeFifo,
+	graph.TypeChar:      tar.TypeChar,
+	graph.TypeBlock:     tar.TypeBlock,
+}
+
+// entries adds op's entries to b.
+func (w *Worker) entries(ctx context.Context, b *layer.Builder, view *layer.View, op graph.Layer) error {
+	for _, e := range op.Entries {
+		if err := w.entry(ctx, b, view, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Worker) entry(ctx context.Context, b *layer.Builder, view *layer.View, e graph.Entry) (err error) {
+	if e.Type == graph.TypeArchive {
+		return w.archive(ctx, b, e)
+	}
+	kind, ok := tarTypes[e.Type]
+	if !ok {
+		return fmt.Errorf("%s: unknown type %q of %s", e.At, e.Type, e.Path)
+	}
+	out := layer.Entry{
+		Name: e.Path, Type: kind, Link: e.Target, Mode: 0o644, Major: e.Major, Minor: e.Minor,
+		ModTime: time.Unix(e.Time, 0), Xattrs: e.Xattrs,
+	}
+	if e.Type == graph.TypeSymlink {
+		out.Mode = 0o777
+	}
+	if e.Type == graph.TypeDirectory {
+		out.Mode = 0o755
+	}
+	if e.Owner != "" {
+		if out.UID, out.GID, err = view.LookupOwner(e.Owner); err != nil {
+			return fmt.Errorf("%s: owner of %s: %w", e.At, e.Path, err)
+		}
+	}
+	var open func() (io.ReadCloser, error)
+	if e.Type == graph.TypeFile {
+		if open, err = w.content(e, &out); err != nil {
+			return err
+		}
+	}
+	if e.Mode != nil {
+		out.Mode = int64(*e.Mode)
+	}
+	if err := b.Add(out, open); err != nil {
+		return fmt.Errorf("%s: %w", e.At, err)
+	}
+	return nil
+}
+
+// content sets a file's size and default mode and returns what opens its data.
+func (w *Worker) content(e graph.Entry, out *layer.Entry) (func() (io.ReadCloser, error), error) {
+	if e.Source == "" {
+		out.Size = int64(len(e.Content))
+		return openBytes(e.Content), nil
+	}
+	f, err := w.openSource(e)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("%s: source %q: %w", e.At, e.Source, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: source %q is not a regular file", e.At, e.Source)
+	}
+	out.Size = info.Size()
+	if executable(info.Mode()) {
+		out.Mode = 0o755
+	}
+	return func() (io.ReadCloser, error) { return w.openSource(e) }, nil
+}
+
+// archive adds the members of a tar of the context.
+func (w *Worker) archive(ctx context.Context, b *layer.Builder, e graph.Entry) (err error) {
+	// The spool outlives this call: the builder reads it when it writes. It goes with the worker's scratch.
+	spool, err := w.scratch()
+	if err != nil {
+		return err
+	}
+	open := func() (io.ReadCloser, error) { return w.openSource(e) }
+	if err := b.Archive(ctx, e.Path, open, spool, layer.Limits{}); err != nil {
+		return fmt.Errorf("%s: archive %q: %w", e.At, e.Source, err)
+	}
+	return nil
+}

@@ -1,0 +1,206 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/gofrs/flock"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/sandbox"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+)
+
+// snapshots are layers unpacked as overlay lowers. A snapshot is SnapshotDir/SET/CHAIN/fs: SET is the ownership
+// mode, the id map and the boot (unpacked files are not synced, so they are not trusted after a power loss); CHAIN is
+// the chain of layers up to and with this one, because parents that a layer does not name are taken from below.
+type snapshots struct {
+	worker *Worker
+	pool   *sandbox.Pool
+	set    string // directory of this mode and boot
+	tmp    string // of this process, locked while it lives
+	lock   *flock.Flock
+
+	mu    sync.Mutex // guards ready
+	ready map[digest.Digest]*snapshot
+}
+
+// snapshot is one that this process needs; done when once ran.
+type snapshot struct {
+	once sync.Once
+	err  error
+}
+
+const bootIDFile = "/proc/sys/kernel/random/boot_id"
+
+func (s *snapshots) open(pool *sandbox.Pool) error {
+	s.pool = pool
+	boot, err := os.ReadFile(bootIDFile)
+	if err != nil {
+		boot = []byte("unknown")
+	}
+	id := digest.FromString(pool.SnapshotKey() + "\n" + strings.TrimSpace(string(boot))).Encoded()[:16]
+	s.set = filepath.Join(s.worker.o.Store.SnapshotDir(), id)
+	if err := os.MkdirAll(s.set, 0o755); err != nil {
+		return fmt.Errorf("making the directory of snapshots: %w", err)
+	}
+	if s.tmp, err = os.MkdirTemp(s.set, "tmp-"); err != nil {
+		return fmt.Errorf("making a scratch directory: %w", err)
+	}
+	s.lock = flock.New(s.tmp + ".lock")
+	if err := s.lock.Lock(); err != nil {
+		return fmt.Errorf("locking a scratch directory: %w", err)
+	}
+	return s.sweep()
+}
+
+// sweep removes scratch directories of processes that were killed.
+func (s *snapshots) sweep() error {
+	dirs, err := filepath.Glob(filepath.Join(s.set, "tmp-*[0-9]"))
+	if err != nil {
+		return fmt.Errorf("looking for stale scratch directories: %w", err)
+	}
+	for _, dir := range dirs {
+		if dir == s.tmp {
+			continue
+		}
+		lock := flock.New(dir + ".lock")
+		if ok, err := lock.TryLock(); err != nil || !ok {
+			continue // alive, or being made
+		}
+		err := s.pool.Remove(context.Background(), dir)
+		err = errors.Join(err, os.Remove(dir+".lock"), lock.Unlock())
+		if err != nil {
+			return fmt.Errorf("removing the stale scratch directory %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+func (s *snapshots) close() error {
+	if s.tmp == "" {
+		return nil
+	}
+	return errors.Join(s.pool.Remove(context.Background(), s.tmp), os.Remove(s.tmp+".lock"), s.lock.Unlock())
+}
+
+// scratch makes a directory that goes when the worker is closed, on the file system of the snapshots.
+func (s *snapshots) scratch() (string, error) {
+	dir, err := os.MkdirTemp(s.tmp, "")
+	if err != nil {
+		return "", fmt.Errorf("making a scratch directory: %w", err)
+	}
+	return dir, nil
+}
+
+// chainID identifies layers in their order.
+func chainID(layers []solve.Layer) digest.Digest { return solve.Result{Layers: layers}.Identity() }
+
+func (s *snapshots) path(chain digest.Digest) string { return filepath.Join(s.set, chain.Encoded()) }
+
+// lowers unpacks what is not yet unpacked of layers and returns the directories for an overlay, top first.
+func (s *snapshots) lowers(ctx context.Context, layers []solve.Layer) ([]string, error) {
+	dirs := make([]string, 0, len(layers))
+	for i := len(layers); i > 0; i-- {
+		dirs = append(dirs, filepath.Join(s.path(chainID(layers[:i])), "fs"))
+	}
+	for i := range layers {
+		if err := s.ensure(ctx, layers[:i+1]); err != nil {
+			return nil, err
+		}
+	}
+	return dirs, nil
+}
+
+// ensure unpacks the top layer of layers, unless that was done, here or by another process.
+func (s *snapshots) ensure(ctx context.Context, layers []solve.Layer) error {
+	chain := chainID(layers)
+	s.mu.Lock()
+	snap, ok := s.ready[chain]
+	if !ok {
+		snap = &snapshot{}
+		s.ready[chain] = snap
+	}
+	s.mu.Unlock()
+	snap.once.Do(func() {
+		if _, err := os.Stat(s.path(chain)); err == nil {
+			return
+		}
+		snap.err = s.unpack(ctx, layers, chain)
+	})
+	return snap.err
+}
+
+func (s *snapshots) unpack(ctx context.Context, layers []solve.Layer, chain digest.Digest) (err error) {
+	top := layers[len(layers)-1]
+	dir, err := s.scratch()
+	if err != nil {
+		return err
+	}
+	tree := filepath.Join(dir, "fs")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return fmt.Errorf("making a snapshot: %w", err)
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("making a pipe: %w", err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		err := s.worker.completeTar(ctx, layers, pw)
+		written <- errors.Join(err, pw.Close())
+	}()
+	err = s.pool.Unpack(ctx, tree, pr, layer.Limits{})
+	pr.Close() // wakes the writer if Unpack stopped early
+	if writeErr := <-written; writeErr != nil && (err == nil || !errors.Is(writeErr, errBrokenPipe)) {
+		err = errors.Join(writeErr, err)
+	}
+	if err != nil {
+		return fmt.Errorf("unpacking layer %s: %w", top.DiffID, err)
+	}
+	return s.publish(dir, chain)
+}
+
+// publish moves a scratch directory with a finished tree to its place. Another process may have been faster.
+func (s *snapshots) publish(dir string, chain digest.Digest) error {
+	err := os.Rename(dir, s.path(chain))
+	if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, errNotEmpty) {
+		return nil
+	}
+	return fmt.Errorf("publishing a snapshot: %w", err)
+}
+
+// completeTar writes the top layer of layers to out, so that it can be unpacked on its own: directories that it
+// does not name but puts something into come first, as they are below; so do files below that it links to.
+func (w *Worker) completeTar(ctx context.Context, layers []solve.Layer, out io.Writer) (err error) {
+	top := layers[len(layers)-1]
+	toc, err := w.toc(ctx, top)
+	if err != nil {
+		return err
+	}
+	if missing := layer.Missing(toc); len(missing) > 0 && len(layers) > 1 {
+		view, err := w.View(ctx, layers[:len(layers)-1])
+		if err != nil {
+			return err
+		}
+		err = layer.WriteMembers(ctx, out, view, missing)
+		if err := errors.Join(err, view.Close()); err != nil {
+			return err
+		}
+	}
+	r, err := w.openLayer(ctx, top)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	_, err = io.Copy(out, r)
+	return err
+}

@@ -1,0 +1,132 @@
+// Package local solves vertices on this machine: base images come through package
+// source, files become layers without being unpacked, processes run in package
+// sandbox.
+//
+// # Invariants
+//
+//   - A layer is in the store, whole, with its table of contents, before a Result names it.
+//   - Nothing outside the store and the sandbox's scratch directories is written.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/sandbox"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+// ErrSecret is the kind of "a step needs a secret that was not given".
+var ErrSecret = errors.New("missing secret")
+
+// Options is what a worker works with. Store and Opener are required.
+type Options struct {
+	Store    *store.Store
+	Opener   *source.Opener
+	Contexts map[string]string // name → directory
+	Sandbox  sandbox.Options
+	Secret   func(id string) (data []byte, ok bool, err error)
+	Pull     bool // ask for tags again that were resolved before
+	NoCache  bool
+	Events   event.Sink
+}
+
+// Worker runs vertices on this machine. Close it after use.
+type Worker struct {
+	o     Options
+	trees *snapshots
+	bases bases
+
+	spoolMu sync.Mutex // guards spool
+	spool   string
+
+	poolOnce sync.Once
+	pool     *sandbox.Pool
+	poolErr  error
+}
+
+var _ solve.Worker = (*Worker)(nil)
+
+// New makes a worker. The sandbox is started when the first process is to be run.
+func New(o Options) *Worker {
+	w := &Worker{o: o}
+	w.trees = &snapshots{worker: w, ready: map[digest.Digest]*snapshot{}}
+	w.bases.pulled = map[string]*base{}
+	return w
+}
+
+// Close ends the sandbox and removes what it left.
+func (w *Worker) Close() error {
+	errs := []error{w.bases.close()}
+	if w.spool != "" {
+		errs = append(errs, os.RemoveAll(w.spool))
+	}
+	if w.pool != nil {
+		errs = append(errs, w.trees.close(), w.pool.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// sandbox starts the pool of agents on first use.
+func (w *Worker) sandbox(ctx context.Context) (*sandbox.Pool, error) {
+	w.poolOnce.Do(func() {
+		// The pool outlives the vertex that asked first.
+		w.pool, w.poolErr = sandbox.NewPool(context.WithoutCancel(ctx), w.o.Sandbox)
+		if w.poolErr == nil {
+			w.poolErr = w.trees.open(w.pool)
+		}
+	})
+	return w.pool, w.poolErr
+}
+
+// Key implements solve.Worker.
+func (w *Worker) Key(ctx context.Context, v *graph.Vertex, inputs []solve.Result) (digest.Digest, error) {
+	switch op := v.Op.(type) {
+	case graph.Image, graph.Local:
+		return "", nil // their content is what others' keys are made of
+	case graph.Exec:
+		return w.execKey(ctx, op, inputs)
+	case graph.Layer:
+		return w.layerKey(ctx, op, inputs)
+	case graph.Copy:
+		return w.copyKey(ctx, op, inputs)
+	case graph.Remove:
+		return inputs[0].Identity(), nil
+	}
+	return "", fmt.Errorf("this worker does not know the operation %q", v.Op.Kind())
+}
+
+// Run implements solve.Worker.
+func (w *Worker) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result) (solve.Result, error) {
+	switch op := v.Op.(type) {
+	case graph.Image:
+		return w.image(ctx, v, op)
+	case graph.Local:
+		return w.local(ctx, op)
+	case graph.Exec:
+		return w.exec(ctx, v, op, inputs)
+	case graph.Layer:
+		return w.change(ctx, inputs[0], parentTime(op), func(b *layer.Builder, view *layer.View) error {
+			return w.entries(ctx, b, view, op)
+		})
+	case graph.Copy:
+		return w.copy(ctx, op, inputs)
+	case graph.Remove:
+		return w.remove(ctx, op, inputs[0])
+	}
+	return solve.Result{}, fmt.Errorf("this worker does not know the operation %q", v.Op.Kind())
+}
+
+// lockRetry is how often a lock that another process holds is tried again.
+const lockRetry = 20 * time.Millisecond
