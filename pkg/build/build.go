@@ -4,7 +4,6 @@ package build
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -62,11 +61,6 @@ type Result struct {
 	Root   ocispec.Descriptor // the index, or the manifest of a build for one platform
 	Images []image.Image
 	Names  []ref.Ref
-}
-
-// Run builds. Finished work stays in the store's cache when it fails.
-func Run(ctx context.Context, st *store.Store, req Request, o Options) (Result, error) {
-	return Result{}, errors.New("build: not built yet")
 }
 
 // AgentMain must be the first call of main and TestMain: it does not return when

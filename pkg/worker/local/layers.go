@@ -173,3 +173,20 @@ func digestOf(parts ...digest.Digest) digest.Digest {
 	}
 	return h.Digest()
 }
+
+// OpenLayer streams a layer's uncompressed tar, verified when it is read to its end.
+func (w *Worker) OpenLayer(ctx context.Context, l solve.Layer) (io.ReadCloser, error) {
+	return w.openLayer(ctx, l)
+}
+
+// Rewrite makes a layer whose times are none after limit.
+func (w *Worker) Rewrite(ctx context.Context, l solve.Layer, limit time.Time) (_ solve.Layer, err error) {
+	r, err := w.openLayer(ctx, l)
+	if err != nil {
+		return solve.Layer{}, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	out, err := w.commit(ctx, func(to io.Writer) error { return layer.Rewrite(ctx, to, r, limit) })
+	out.History = l.History
+	return out, err
+}

@@ -1,0 +1,263 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/image"
+	"github.com/manifestctl/manifestctl/pkg/index"
+	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/output"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/worker/local"
+)
+
+// finisher makes images and the index of solved targets and hands them to the outputs.
+type finisher struct {
+	store    *store.Store
+	worker   *local.Worker
+	build    *graph.Build
+	results  []solve.Result // of build.Targets
+	parallel int
+	epoch    *int64
+	events   event.Sink
+}
+
+// form is what distinguishes the bytes of one output from another's.
+type form struct {
+	compression layer.Compression
+	force       bool
+	docker      bool
+	rewrite     bool
+}
+
+// formOf returns the form that an output needs. A tree needs no compressed layers.
+func formOf(s output.Spec) form {
+	f := form{compression: s.Compression, force: s.Force, docker: s.DockerTypes, rewrite: s.Rewrite}
+	if s.Type == "local" || s.Type == "tar" {
+		f = form{compression: layer.Compression{Algorithm: "uncompressed"}, rewrite: s.Rewrite}
+	}
+	return f
+}
+
+// write makes every form once and writes every output.
+func (f *finisher) write(ctx context.Context, plans []plan) (Result, error) {
+	made := map[form]output.Product{}
+	var first Result
+	for i, p := range plans {
+		form := formOf(p.spec)
+		product, ok := made[form]
+		if !ok {
+			var err error
+			if product, err = f.product(ctx, form); err != nil {
+				return Result{}, err
+			}
+			made[form] = product
+		}
+		product.Names = p.names
+		if len(product.Names) == 0 && p.spec.Type == "image" && !p.spec.Push {
+			product.Names = []ref.Ref{untagged(product.Root.Digest)}
+		}
+		if err := f.deliver(ctx, p, product); err != nil {
+			return Result{}, err
+		}
+		if i == 0 {
+			first = Result{Root: product.Root, Images: product.Images, Names: product.Names}
+		}
+	}
+	return first, nil
+}
+
+// deliver writes one output, as a vertex of its own in the progress.
+func (f *finisher) deliver(ctx context.Context, p plan, product output.Product) error {
+	name := "exporting to " + p.spec.Type
+	if p.spec.Dest != "" {
+		name += " " + p.spec.Dest
+	}
+	e := event.Event{Kind: event.VertexStart, ID: name, Name: name}
+	f.events.Emit(e)
+	err := p.dest.Write(ctx, product)
+	e.Kind = event.VertexDone
+	if err != nil {
+		e.Error, e.Canceled = err.Error(), context.Cause(ctx) != nil
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	f.events.Emit(e)
+	return err
+}
+
+// untagged names a result in the store that was given no name.
+func untagged(d digest.Digest) ref.Ref {
+	return ref.Ref{Kind: ref.Store, Name: "untagged", Tag: d.Encoded()[:12]}
+}
+
+// product assembles the images of all targets and their index in one form and puts them into the store.
+func (f *finisher) product(ctx context.Context, form form) (output.Product, error) {
+	p := output.Product{Content: f.store, Epoch: f.epoch, Mounts: map[digest.Digest][]ref.Ref{}, View: f.view}
+	layers, err := f.layers(ctx, form)
+	if err != nil {
+		return output.Product{}, err
+	}
+	var children []ocispec.Descriptor
+	for i, t := range f.build.Targets {
+		img, err := image.Assemble(image.Input{
+			Platform: t.Platform, Base: f.results[i].Config, Layers: layers[i], Patch: t.Config,
+			Annotations: t.Annotations, Created: t.Created, Docker: form.docker,
+		})
+		if err != nil {
+			return output.Product{}, fmt.Errorf("assembling the image of %s: %w", t.Platform, err)
+		}
+		if err := f.put(ctx, img.CfgDesc, img.Config); err != nil {
+			return output.Product{}, err
+		}
+		if err := f.put(ctx, img.Desc, img.Manifest); err != nil {
+			return output.Product{}, err
+		}
+		p.Images = append(p.Images, img)
+		children = append(children, img.Desc)
+		for _, l := range f.results[i].Layers {
+			for _, text := range l.From {
+				if r, err := ref.Parse(text); err == nil && !slices.Contains(p.Mounts[l.Blob.Digest], r) {
+					p.Mounts[l.Blob.Digest] = append(p.Mounts[l.Blob.Digest], r)
+				}
+			}
+		}
+	}
+	if len(children) == 1 {
+		p.Root, p.Raw = children[0], p.Images[0].Manifest
+		return p, nil
+	}
+	p.Root, p.Raw, err = index.Assemble(children, index.Options{Annotations: f.build.IndexAnnotations, Docker: form.docker})
+	if err != nil {
+		return output.Product{}, fmt.Errorf("assembling the index: %w", err)
+	}
+	return p, f.put(ctx, p.Root, p.Raw)
+}
+
+func (f *finisher) put(ctx context.Context, desc ocispec.Descriptor, raw []byte) error {
+	return f.store.PutExpected(ctx, desc, bytes.NewReader(raw))
+}
+
+// layers gives every target's layers in the form's compression. Layers of equal content are compressed once.
+func (f *finisher) layers(ctx context.Context, form form) ([][]image.Layer, error) {
+	out := make([][]image.Layer, len(f.results))
+	made := map[digest.Digest]func() (image.Layer, error){}
+	var g errgroup.Group
+	g.SetLimit(f.parallel)
+	for i, r := range f.results {
+		out[i] = make([]image.Layer, len(r.Layers))
+		for j, l := range r.Layers {
+			id := digestKey(l)
+			get, ok := made[id]
+			if !ok {
+				get = sync.OnceValues(func() (image.Layer, error) { return f.layer(ctx, l, form) })
+				made[id] = get
+			}
+			created := time.Unix(f.build.Targets[i].Created, 0).UTC()
+			g.Go(func() error {
+				il, err := get()
+				if err != nil {
+					return err
+				}
+				if l.History != nil {
+					h := *l.History
+					h.Created = &created
+					il.History = &h
+				}
+				out[i][j] = il
+				return nil
+			})
+		}
+	}
+	return out, g.Wait()
+}
+
+// digestKey tells a layer made here from one pulled in a certain compression.
+func digestKey(l solve.Layer) digest.Digest {
+	if l.Blob.Digest != "" {
+		return l.Blob.Digest
+	}
+	return l.DiffID
+}
+
+const compressedKind = "compressed"
+
+// layer gives one layer in a form. A base image's layer stays as it is unless the form forces otherwise.
+func (f *finisher) layer(ctx context.Context, l solve.Layer, form form) (image.Layer, error) {
+	if l.Blob.Digest != "" && !form.force {
+		return image.Layer{Desc: l.Blob, DiffID: l.DiffID}, nil
+	}
+	if form.rewrite && f.epoch != nil && l.Blob.Digest == "" {
+		var err error
+		if l, err = f.worker.Rewrite(ctx, l, time.Unix(*f.epoch, 0)); err != nil {
+			return image.Layer{}, err
+		}
+	}
+	mediaType, err := form.compression.MediaType(false)
+	if err != nil {
+		return image.Layer{}, err
+	}
+	if form.compression.Algorithm == "uncompressed" && l.Blob.Digest == "" {
+		return image.Layer{Desc: ocispec.Descriptor{MediaType: mediaType, Digest: l.DiffID, Size: l.Size}, DiffID: l.DiffID}, nil
+	}
+	key := l.DiffID.Encoded() + "-" + form.compression.String()
+	if rec, err := f.store.GetRecord(compressedKind, key); err == nil {
+		var desc ocispec.Descriptor
+		if json.Unmarshal(rec.Data, &desc) == nil {
+			if _, err := f.store.Stat(desc.Digest); err == nil {
+				return image.Layer{Desc: desc, DiffID: l.DiffID}, nil
+			}
+		}
+	}
+	desc, err := f.compress(ctx, l, form.compression, mediaType)
+	if err != nil {
+		return image.Layer{}, fmt.Errorf("compressing layer %s: %w", l.DiffID, err)
+	}
+	data, err := json.Marshal(desc)
+	if err != nil {
+		return image.Layer{}, fmt.Errorf("recording a compressed layer: %w", err)
+	}
+	err = f.store.PutRecord(compressedKind, key, store.Record{Data: data, Blobs: []digest.Digest{desc.Digest}})
+	return image.Layer{Desc: desc, DiffID: l.DiffID}, err
+}
+
+func (f *finisher) compress(ctx context.Context, l solve.Layer, c layer.Compression, mediaType string) (_ ocispec.Descriptor, err error) {
+	r, err := f.worker.OpenLayer(ctx, l)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	blob, err := f.store.Ingest(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer blob.Abort()
+	if err := layer.Compress(ctx, blob, r, c); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return blob.Commit(ctx, mediaType)
+}
+
+// view opens the merged tree of one of the images.
+func (f *finisher) view(ctx context.Context, img image.Image) (*layer.View, error) {
+	for i, t := range f.build.Targets {
+		if t.Platform == img.Platform {
+			return f.worker.View(ctx, f.results[i].Layers)
+		}
+	}
+	return nil, fmt.Errorf("no image of %s was built", img.Platform)
+}

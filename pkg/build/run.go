@@ -1,0 +1,181 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/manifestctl/manifestctl/pkg/emulate"
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/output"
+	"github.com/manifestctl/manifestctl/pkg/platform"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/sandbox"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/worker/local"
+)
+
+// Run builds. Finished work stays in the store's cache when it fails.
+func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result, err error) {
+	o.Events = event.Serial(o.Events)
+	o.Registry.Events = o.Events
+	if o.Parallel <= 0 {
+		o.Parallel = runtime.NumCPU()
+	}
+	b, err := spec.Load(ctx, req.File, req.ContextDir, specOptions(req))
+	if err != nil {
+		return Result{}, err
+	}
+	for _, text := range b.Warnings {
+		o.Events.Emit(event.Event{Kind: event.Warning, Text: text})
+	}
+	applyFlags(b, req)
+	client := registry.New(o.Registry)
+	plans, err := planOutputs(req, output.Env{
+		Store: st, Registry: client, Stdout: o.Stdout, Events: o.Events, Dir: o.Dir,
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	if err := canRun(ctx, b.Targets, emulateOptions(o)); err != nil {
+		return Result{}, err
+	}
+
+	w := local.New(local.Options{
+		Store: st, Opener: &source.Opener{Registry: client, Store: st, Dir: o.Dir},
+		Contexts: b.Contexts, Secret: secrets(req, o), Events: o.Events,
+		Sandbox: sandbox.Options{
+			Mode: o.SandboxMode, Agents: o.Parallel, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
+		},
+	})
+	defer func() { err = errors.Join(err, w.Close()) }()
+
+	roots := make([]*graph.Vertex, len(b.Targets))
+	for i, t := range b.Targets {
+		roots[i] = t.Root
+	}
+	results, err := solve.Solve(ctx, w, solve.Records{Store: st}, roots, solve.Options{
+		Parallel: o.Parallel, NoCache: o.NoCache, KeepGoing: o.KeepGoing, Events: o.Events,
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	f := &finisher{store: st, worker: w, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, events: o.Events}
+	return f.write(ctx, plans)
+}
+
+// applyFlags lays labels and annotations of the command line over the spec's.
+func applyFlags(b *graph.Build, req Request) {
+	for i := range b.Targets {
+		t := &b.Targets[i]
+		t.Config.Labels = overlay(t.Config.Labels, req.Labels)
+		t.Annotations = overlay(t.Annotations, req.Annotations)
+	}
+	b.IndexAnnotations = overlay(b.IndexAnnotations, req.Annotations)
+}
+
+func overlay(base, top map[string]string) map[string]string {
+	if len(top) == 0 {
+		return base
+	}
+	out := make(map[string]string, len(base)+len(top))
+	for k, v := range base {
+		out[k] = v
+	}
+	for k, v := range top {
+		out[k] = v
+	}
+	return out
+}
+
+// plan is one output and where it writes.
+type plan struct {
+	spec  output.Spec
+	dest  output.Destination
+	names []ref.Ref
+}
+
+// planOutputs opens the destinations, so that what is wrong with one is said before anything is built.
+func planOutputs(req Request, env output.Env) ([]plan, error) {
+	specs := req.Outputs
+	if len(specs) == 0 {
+		specs = []output.Spec{{Type: "image"}}
+	}
+	plans := make([]plan, len(specs))
+	for i, s := range specs {
+		p := plan{names: req.Tags}
+		if len(s.Names) == 0 {
+			for _, t := range req.Tags {
+				s.Names = append(s.Names, t.String())
+			}
+		} else {
+			p.names = nil
+			for _, n := range s.Names {
+				r, err := ref.ParseTag(n)
+				if err != nil {
+					return nil, fmt.Errorf("output type=%s: %w", s.Type, err)
+				}
+				p.names = append(p.names, r)
+			}
+		}
+		d, err := output.Open(s, env)
+		if err != nil {
+			return nil, err
+		}
+		p.spec, p.dest = s, d
+		plans[i] = p
+	}
+	return plans, nil
+}
+
+// canRun reports every platform that has a process to run and no way to run it.
+func canRun(ctx context.Context, targets []graph.Target, o emulate.Options) error {
+	var errs []error
+	checked := map[platform.Platform]bool{}
+	seen := map[*graph.Vertex]bool{}
+	var visit func(v *graph.Vertex)
+	visit = func(v *graph.Vertex) {
+		if v == nil || seen[v] {
+			return
+		}
+		seen[v] = true
+		if _, ok := v.Op.(graph.Exec); ok && !checked[v.Platform] {
+			checked[v.Platform] = true
+			if _, err := emulate.For(ctx, v.Platform, o); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %s: %w", v.Meta.Source, v.Meta.Name, err))
+			}
+		}
+		for _, in := range v.Inputs {
+			visit(in)
+		}
+	}
+	for _, t := range targets {
+		visit(t.Root)
+	}
+	return errors.Join(errs...)
+}
+
+// secrets returns what reads the secrets of req.
+func secrets(req Request, o Options) func(id string) ([]byte, bool, error) {
+	return func(id string) ([]byte, bool, error) {
+		s, ok := req.Secrets[id]
+		if !ok {
+			return nil, false, nil
+		}
+		if s.File == "" {
+			if o.Environ == nil {
+				return nil, false, nil
+			}
+			return []byte(o.Environ(s.Env)), true, nil
+		}
+		data, err := os.ReadFile(s.File)
+		return data, err == nil, err
+	}
+}
