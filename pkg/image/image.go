@@ -1,15 +1,32 @@
 // Package image assembles the image of one platform: config and manifest as exact bytes.
+//
+// # Invariants
+//
+//   - The base's config is edited as a tree that keeps order and unknown fields; it is never decoded and encoded again.
+//   - rootfs.diff_ids, the history's entries that are not empty, and the manifest's layers are equal in number.
+//   - Equal inputs give equal bytes: the only time in an image is [Input.Created].
 package image
 
 import (
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/manifestctl/manifestctl/internal/jsontree"
 	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 )
+
+// ErrInvalid is the kind of every error for input that cannot make an image.
+var ErrInvalid = errors.New("invalid image")
+
+// Comment stands in the history of the layers made here.
+const Comment = "manifestctl"
 
 // Layer is one finished layer.
 type Layer struct {
@@ -25,8 +42,8 @@ type Input struct {
 	Layers      []Layer
 	Patch       graph.ConfigPatch
 	Annotations map[string]string
-	Created     int64
-	Docker      bool // Docker's media types instead of OCI's
+	Created     int64 // seconds since the epoch
+	Docker      bool  // Docker's media types instead of OCI's
 }
 
 // Image is an assembled image: content is exact bytes.
@@ -40,5 +57,72 @@ type Image struct {
 	DiffIDs  []digest.Digest
 }
 
-// Assemble makes config and manifest. Unknown fields of the base's config are kept.
-func Assemble(in Input) (Image, error) { return Image{}, errors.New("image: not built yet") }
+// Assemble makes config and manifest. Unknown fields of the base's config are kept. The config takes over the base's
+// os.version, os.features and the spelling of its variant ("v8" for arm64) unless Platform says another.
+func Assemble(in Input) (Image, error) {
+	fail := func(err error) (Image, error) {
+		return Image{}, fmt.Errorf("assembling the image for %s: %w", in.Platform, err)
+	}
+	img := Image{Platform: in.Platform}
+	mediaTypes := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest,
+		Config:    ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig},
+	}
+	if in.Docker {
+		if len(in.Annotations) > 0 {
+			return fail(fmt.Errorf("%w: Docker's manifest cannot hold annotations: use OCI media types or leave them out", ErrInvalid))
+		}
+		mediaTypes.MediaType = index.MediaTypeDockerManifest
+		mediaTypes.Config.MediaType = index.MediaTypeDockerConfig
+	}
+
+	img.Layers = make([]ocispec.Descriptor, 0, len(in.Layers)) // [] and not null when there are none
+	img.DiffIDs = make([]digest.Digest, 0, len(in.Layers))
+	for i, l := range in.Layers {
+		mt, err := LayerMediaType(l.Desc.MediaType, in.Docker)
+		if err != nil {
+			return fail(fmt.Errorf("layer %d, %s: %w", i+1, l.Desc.Digest, err))
+		}
+		for what, d := range map[string]digest.Digest{"digest": l.Desc.Digest, "diffID": l.DiffID} {
+			if err := d.Validate(); err != nil {
+				return fail(fmt.Errorf("%w: layer %d: %s %q: %w", ErrInvalid, i+1, what, d, err))
+			}
+		}
+		desc := l.Desc
+		desc.MediaType = mt
+		desc.Platform = nil
+		img.Layers = append(img.Layers, desc)
+		img.DiffIDs = append(img.DiffIDs, l.DiffID)
+	}
+
+	config, err := makeConfig(in)
+	if err != nil {
+		return fail(err)
+	}
+	img.Config = config
+	img.CfgDesc = ocispec.Descriptor{
+		MediaType: mediaTypes.Config.MediaType,
+		Digest:    digest.FromBytes(config),
+		Size:      int64(len(config)),
+	}
+
+	m := mediaTypes
+	m.Config = img.CfgDesc
+	m.Layers = img.Layers
+	m.Annotations = in.Annotations // maps are marshalled sorted
+	if img.Manifest, err = jsontree.Marshal(m); err != nil {
+		return fail(err)
+	}
+	p := in.Platform.OCI()
+	img.Desc = ocispec.Descriptor{
+		MediaType: m.MediaType,
+		Digest:    digest.FromBytes(img.Manifest),
+		Size:      int64(len(img.Manifest)),
+		Platform:  &p,
+	}
+	return img, nil
+}
+
+// timestamp is how times are written in a config.
+func timestamp(seconds int64) string { return time.Unix(seconds, 0).UTC().Format(time.RFC3339) }
