@@ -1,0 +1,121 @@
+# Every target says what it needs. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+GO ?= go
+TOOL := $(GO) tool -modfile=tools/go.mod
+FUZZTIME ?= 30s
+BENCHTIME ?= 1s
+# The share of statements that tests reach, in percent. It only rises.
+COVER_FLOOR := 60
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
+# What other operating systems and architectures the module must compile for.
+CROSS := linux/arm64 linux/riscv64 darwin/arm64 windows/amd64
+# Packages whose tests run again as ordinary users: those that ask the kernel for something.
+ROOTLESS := ./pkg/sandbox ./pkg/emulate ./pkg/worker/... ./pkg/build ./pkg/layer ./pkg/store ./cmd/manifestctl
+
+.PHONY: all
+all: fmt lint test build ## all of it: format, lint, test, build
+
+.PHONY: help
+help: ## this list
+	@awk -F ' ## ' '/^[a-z][a-z-]*:.* ## / { sub(/:.*/, "", $$1); printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: bin/manifestctl ## bin/manifestctl: static, the same bytes from the same commit (Go)
+
+.PHONY: bin/manifestctl
+bin/manifestctl:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -buildid=' -o $@ ./cmd/manifestctl
+
+.PHONY: demo
+demo: build ## build, push, inspect and pull back examples/hello (Go, qemu-user-static)
+	scripts/demo.sh
+
+##@ gates
+
+.PHONY: check
+check: static ## the quick gate: format, vet, staticcheck, short tests; under 3 minutes (Go)
+	$(GO) test -short ./...
+
+.PHONY: static
+static: ## gofumpt, vet, staticcheck and the map of packages (Go; fetches the tools once)
+	@out=$$($(TOOL) gofumpt -l cmd pkg internal examples); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(GO) test ./internal/layering
+
+.PHONY: test
+test: ## everything that decides; installs what it needs when root, else says what is missing (Go, Debian)
+	CI=true scripts/test.sh </dev/null
+
+.PHONY: unit
+unit: ## all tests (Go; more of them run with the packages that make deps installs)
+	$(GO) test ./...
+
+.PHONY: deps
+deps: ## install the Debian packages that tests use (root), or say which are missing
+	scripts/deps.sh test
+
+.PHONY: script
+script: ## the scripts in cmd/manifestctl/testdata/script (Go)
+	$(GO) test ./cmd/manifestctl -run TestScript
+
+.PHONY: rootless
+rootless: ## tests again as two ordinary users, with and without subuid ranges (root, uidmap)
+	scripts/rootless.sh $(ROOTLESS)
+
+.PHONY: race
+race: ## tests under the race detector (Go, a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -short ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (Go)
+	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: cross
+cross: ## compile for other systems and architectures (Go)
+	@for p in $(CROSS); do echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./...; done
+
+.PHONY: cover
+cover: ## the share of statements that tests reach, at least the floor (Go)
+	$(GO) test -short -coverpkg=./pkg/...,./cmd/... -coverprofile=bin/cover.out ./... >/dev/null
+	@$(GO) tool cover -func=bin/cover.out | awk '/^total:/ { print; exit ($$3+0 < $(COVER_FLOOR)) }'
+
+.PHONY: repro
+repro: ## the program and the sample image twice, from other places: the same bytes (Go, qemu-user-static)
+	scripts/repro.sh
+
+.PHONY: bench
+bench: ## Go benchmarks (Go)
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
+
+##@ by hand
+
+.PHONY: fmt
+fmt: ## format (Go)
+	$(TOOL) gofumpt -w cmd pkg internal examples
+
+.PHONY: lint
+lint: static ## the full linter (Go; compiles golangci-lint, minutes the first time)
+	$(GO) run $(GOLANGCI) run
+
+.PHONY: docs
+docs: ## write docs/cli from the commands (Go)
+	$(GO) test ./cmd/manifestctl -run TestReference -update
+
+.PHONY: golden
+golden: ## write golden files anew; look at git diff (Go)
+	$(GO) test ./... -update 2>&1 | grep -v 'flag provided but not defined' || true
+	git diff --stat
+
+.PHONY: vuln
+vuln: ## known vulnerabilities in what the program calls (Go, network)
+	$(TOOL) govulncheck ./...
+
+.PHONY: clean
+clean: ## remove bin
+	rm -rf bin

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/manifestctl/manifestctl/pkg/build"
+	"github.com/manifestctl/manifestctl/pkg/output"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+// buildFlags are the flags of build, spelled as buildx spells them.
+type buildFlags struct {
+	inputFlags
+	file        string
+	tags        []string
+	outputs     []string
+	push        bool
+	noCache     bool
+	pull        bool
+	keepGoing   bool
+	parallel    int
+	secrets     []string
+	labels      []string
+	annotations []string
+	emulators   []string
+	iidFile     string
+	metadata    string
+	progress    string
+	quiet       bool
+	verify      string
+	provenance  string
+	sbom        string
+}
+
+func (b *buildFlags) add(f *pflag.FlagSet) {
+	b.inputFlags.add(f)
+	f.StringVarP(&b.file, "file", "f", "", "`FILE` the spec (default: rootfs.yaml in the context)")
+	f.StringArrayVarP(&b.tags, "tag", "t", nil, "`NAME[:TAG]` name of the result; may be repeated")
+	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes: type=oci|docker|local|tar|registry|image with dest=, tar=false, name=, push=true, ...; may be repeated (default: the store)")
+	f.BoolVar(&b.push, "push", false, "push the result under its tags; short for -o type=registry")
+	f.BoolVar(&b.noCache, "no-cache", false, "run every step, and record the results")
+	f.BoolVar(&b.pull, "pull", false, "ask registries again for tags that are known")
+	f.BoolVar(&b.keepGoing, "keep-going", false, "finish the other platforms when a step of one fails")
+	f.IntVar(&b.parallel, "parallel", 0, "`N` steps at most at once over all platforms (default: the number of processors)")
+	f.StringArrayVar(&b.secrets, "secret", nil, "`id=NAME[,src=FILE|,env=VAR]` a secret for the steps that mount it; may be repeated")
+	f.StringArrayVar(&b.labels, "label", nil, "`KEY=VALUE` set a label of the images; may be repeated")
+	f.StringArrayVar(&b.annotations, "annotation", nil, "`KEY=VALUE` set an annotation of the index and its manifests; may be repeated")
+	f.StringArrayVar(&b.emulators, "emulator", nil, "`ARCH=PATH` emulator of an architecture; may be repeated")
+	f.StringVar(&b.iidFile, "iidfile", "", "`FILE` write the image ID to it: the config's digest of a single image, the index's of several")
+	f.StringVar(&b.metadata, "metadata-file", "", "`FILE` write what was built to it: JSON with buildx's keys")
+	f.StringVar(&b.progress, "progress", "auto", "`MODE` how progress is shown: auto, plain, tty, quiet or rawjson (default $BUILDKIT_PROGRESS, else auto)")
+	f.BoolVarP(&b.quiet, "quiet", "q", false, "show no progress, only the digest")
+	f.StringVar(&b.verify, "verify", "off", "`MODE` check that contents match their platform: only off so far")
+	f.StringVar(&b.provenance, "provenance", "false", "`MODE` attach provenance: only false so far")
+	f.StringVar(&b.sbom, "sbom", "false", "`MODE` attach an SBOM: only false so far")
+}
+
+func newBuild(e *env) *cobra.Command {
+	var b buildFlags
+	cmd := &cobra.Command{
+		Use:     "build [flags] [CONTEXT]",
+		Aliases: []string{"b"},
+		Short:   "Build a spec for its platforms",
+		Long: "build makes an image for every platform of a spec, and an index of them, with sources from the directory\n" +
+			"CONTEXT (default \".\"). It prints the digest of the result.",
+		Example: "  manifestctl build -t localhost:5000/hello:1.0 --push examples/hello\n" +
+			"  manifestctl build --platform linux/arm64 -o type=oci,dest=hello.tar .",
+		Args: positional(0, 1, ""),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir := "."
+			if len(args) == 1 {
+				dir = args[0]
+			}
+			req, err := b.request(e, dir)
+			if err != nil {
+				return err
+			}
+			o, err := b.options(e)
+			if err != nil {
+				return err
+			}
+			return e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
+				res, err := b.run(cmd.Context(), e, st, req, o)
+				if err != nil {
+					return err
+				}
+				return b.report(e, req, res)
+			})
+		},
+	}
+	b.add(cmd.Flags())
+	return cmd
+}
+
+// run builds with progress on stderr.
+func (b *buildFlags) run(ctx context.Context, e *env, st *store.Store, req build.Request, o build.Options) (build.Result, error) {
+	display, err := e.display(b.progressMode(e))
+	if err != nil {
+		return build.Result{}, err
+	}
+	o.Events, o.Registry.Events = display.Sink(), display.Sink()
+	res, err := build.Run(ctx, st, req, o)
+	display.Close()
+	return res, err
+}
+
+// progressMode is --progress, -q, or the variable that BuildKit's users set.
+func (b *buildFlags) progressMode(e *env) string {
+	if b.quiet {
+		return "quiet"
+	}
+	if v := e.getenv("BUILDKIT_PROGRESS"); b.progress == "auto" && v != "" {
+		return v
+	}
+	return b.progress
+}
+
+// request is what to build, all of it parsed and checked.
+func (b *buildFlags) request(e *env, dir string) (req build.Request, err error) {
+	if err := b.attestations(); err != nil {
+		return req, err
+	}
+	if req.File, err = inputFile(b.file, dir); err != nil {
+		return req, err
+	}
+	req.ContextDir = dir
+	if err := b.inputFlags.request(e, &req); err != nil {
+		return req, err
+	}
+	if req.Labels, err = keyValues("label", b.labels, nil); err != nil {
+		return req, err
+	}
+	if req.Annotations, err = parseAnnotations(b.annotations); err != nil {
+		return req, err
+	}
+	if req.Secrets, err = parseSecrets(e, b.secrets); err != nil {
+		return req, err
+	}
+	for _, t := range b.tags {
+		tag, err := ref.ParseTag(t)
+		if err != nil {
+			return req, err
+		}
+		req.Tags = append(req.Tags, tag)
+	}
+	req.Outputs, err = b.parseOutputs(len(req.Tags) > 0)
+	return req, err
+}
+
+// attestations refuses what later versions attach.
+func (b *buildFlags) attestations() error {
+	switch b.verify {
+	case "off":
+	case "warn", "error":
+		return usagef("--verify=%s is not supported yet", b.verify).withHint("only --verify=off is")
+	default:
+		return usagef("--verify %q: want off, warn or error", b.verify)
+	}
+	for flag, value := range map[string]string{"provenance": b.provenance, "sbom": b.sbom} {
+		if value != "false" {
+			return usagef("--%s=%s is not supported yet", flag, value).withHint("only --%s=false is", flag)
+		}
+	}
+	return nil
+}
+
+// parseOutputs reads -o and --push.
+func (b *buildFlags) parseOutputs(tagged bool) ([]output.Spec, error) {
+	var out []output.Spec
+	pushes := false
+	for _, s := range b.outputs {
+		spec, err := output.Parse(s)
+		if err != nil {
+			return nil, err
+		}
+		if b.push && spec.Type == "image" {
+			spec.Push = true
+		}
+		pushes = pushes || spec.Push || spec.Type == "registry"
+		out = append(out, spec)
+	}
+	if !b.push {
+		return out, nil
+	}
+	if !pushes {
+		spec, err := output.Parse("type=registry")
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, spec)
+	}
+	for _, spec := range out {
+		if (spec.Push || spec.Type == "registry") && len(spec.Names) == 0 && !tagged {
+			return nil, usagef("--push needs a name to push to").withHint("give one with -t HOST/REPO:TAG")
+		}
+	}
+	return out, nil
+}
+
+// options is how to build it.
+func (b *buildFlags) options(e *env) (build.Options, error) {
+	o, err := hostOptions(e, b.emulators)
+	if err != nil {
+		return o, err
+	}
+	if b.parallel < 0 {
+		return o, usagef("--parallel %d: want a positive number", b.parallel)
+	}
+	o.Parallel, o.NoCache, o.KeepGoing, o.Pull = b.parallel, b.noCache, b.keepGoing, b.pull
+	o.Registry, o.Environ, o.Stdout = e.registry(), e.getenv, e.stdout
+	return o, nil
+}
+
+// parseAnnotations reads --annotation. The targets that buildx knows ("index:KEY=VALUE") are refused rather than
+// taken for a part of the key.
+func parseAnnotations(values []string) (map[string]string, error) {
+	for _, v := range values {
+		if target, _, ok := strings.Cut(v, ":"); ok && !strings.Contains(target, "=") && isAnnotationTarget(target) {
+			return nil, usagef("--annotation %q: targets are not supported", v).withHint("the spec's annotations: has index: and manifest:")
+		}
+	}
+	return keyValues("annotation", values, nil)
+}
+
+func isAnnotationTarget(s string) bool {
+	for word := range strings.SplitSeq(s, ",") {
+		word, _, _ = strings.Cut(word, "[")
+		switch word {
+		case "index", "manifest", "index-descriptor", "manifest-descriptor":
+			return true
+		}
+	}
+	return false
+}

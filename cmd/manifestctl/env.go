@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+// env is everything a command has of the world. Tests make their own.
+type env struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	lookup         func(string) (string, bool)
+	now            func() time.Time
+	width          func() int // columns of the terminal that stderr is; 0: it is none
+
+	globals globals
+}
+
+// globals are the flags of every command.
+type globals struct {
+	root      string
+	plainHTTP hostsValue
+	insecure  hostsValue
+}
+
+// hostEnv is the env of this process.
+func hostEnv() *env {
+	return &env{
+		stdin:  os.Stdin,
+		stdout: os.Stdout,
+		stderr: os.Stderr,
+		lookup: os.LookupEnv,
+		now:    time.Now,
+		width: func() int {
+			fd := int(os.Stderr.Fd())
+			if !term.IsTerminal(fd) {
+				return 0
+			}
+			if w, _, err := term.GetSize(fd); err == nil && w > 0 {
+				return w
+			}
+			return 80
+		},
+	}
+}
+
+// getenv returns a variable, "" when it is not set.
+func (e *env) getenv(name string) string {
+	v, _ := e.lookup(name)
+	return v
+}
+
+// println writes one line of result.
+func (e *env) println(a ...any) error {
+	if _, err := fmt.Fprintln(e.stdout, a...); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}
+
+// printJSON writes v as the result, indented.
+func (e *env) printJSON(v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return e.println(string(b))
+}
+
+// note writes one line for people.
+func (e *env) note(format string, a ...any) {
+	fmt.Fprintf(e.stderr, "%s\n", escape(fmt.Sprintf(format, a...)))
+}
+
+// registry is what the flags say about registries.
+func (e *env) registry() registry.Options {
+	return registry.Options{
+		PlainHTTP: e.globals.plainHTTP.Hosts,
+		Insecure:  e.globals.insecure.Hosts,
+		UserAgent: "manifestctl/" + version(),
+	}
+}
+
+// storeRoot is the store's directory: --root, MANIFESTCTL_ROOT, else the user's data directory.
+func (e *env) storeRoot() (string, error) {
+	if e.globals.root != "" {
+		return e.globals.root, nil
+	}
+	if dir := e.getenv("MANIFESTCTL_ROOT"); dir != "" {
+		return dir, nil
+	}
+	if dir := e.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) { // the base directory specification ignores relative ones
+		return filepath.Join(dir, "manifestctl"), nil
+	}
+	if runtime.GOOS == "windows" {
+		if dir := e.getenv("LOCALAPPDATA"); dir != "" {
+			return filepath.Join(dir, "manifestctl"), nil
+		}
+	}
+	if home := e.getenv("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "share", "manifestctl"), nil
+	}
+	return "", usagef("no place for the store: HOME is not set").withHint("give --root DIR or set MANIFESTCTL_ROOT")
+}
+
+// withStore opens the store for the time of f.
+func (e *env) withStore(ctx context.Context, o store.Options, f func(*store.Store) error) (err error) {
+	root, err := e.storeRoot()
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, root, o)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := st.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	return f(st)
+}

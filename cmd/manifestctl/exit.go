@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"github.com/manifestctl/manifestctl/pkg/emulate"
+	"github.com/manifestctl/manifestctl/pkg/index"
+	"github.com/manifestctl/manifestctl/pkg/output"
+	"github.com/manifestctl/manifestctl/pkg/platform"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+// The exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitStep        = 3
+	exitFindings    = 4
+	exitConflict    = 5
+	exitNotFound    = 6
+	exitDenied      = 7
+	exitHost        = 8
+	exitInterrupted = 130
+	exitTerminated  = 143
+)
+
+// exitTable is the table that --help prints.
+var exitTable = []struct {
+	code int
+	text string
+}{
+	{exitOK, "ok"},
+	{exitFailed, "failed"},
+	{exitUsage, "usage, bad spec, bad reference"},
+	{exitStep, "a step failed"},
+	{exitFindings, "findings: something checked is not as it should be"},
+	{exitConflict, "conflict: what was to be changed had changed"},
+	{exitNotFound, "not found"},
+	{exitDenied, "denied: credentials, policy"},
+	{exitHost, "this host cannot: no user namespace, no emulator, no space"},
+	{exitInterrupted, "interrupted"},
+	{exitTerminated, "terminated"},
+}
+
+// errFindings is the kind of "checked, and not as it should be".
+var errFindings = errors.New("findings")
+
+// errorKinds maps kinds of errors to exit codes. The first row that matches counts: what the host cannot do
+// says more than the step that needed it.
+var errorKinds = []struct {
+	kind error
+	code int
+	hint string
+}{
+	{emulate.ErrNoEmulator, exitHost, "`manifestctl emulate ls` shows what this host can run"},
+	{store.ErrNoSpace, exitHost, "`manifestctl store gc` frees what nothing refers to; --root DIR puts the store elsewhere"},
+	{syscall.ENOSPC, exitHost, ""},
+	{errUsage, exitUsage, ""},
+	{platform.ErrInvalid, exitUsage, "`manifestctl emulate ls` lists the platforms"},
+	{ref.ErrInvalid, exitUsage, ""},
+	{output.ErrInvalid, exitUsage, ""},
+	{errFindings, exitFindings, ""},
+	{registry.ErrDenied, exitDenied, "log in with docker or podman: their credential files are read"},
+	{registry.ErrNotFound, exitNotFound, ""},
+	{source.ErrNotFound, exitNotFound, ""},
+	{store.ErrNotFound, exitNotFound, ""},
+	{index.ErrInvalid, exitFailed, ""},
+}
+
+// errUsage is the kind of every mistake on the command line.
+var errUsage = errors.New("usage")
+
+// usageError is a mistake on the command line.
+type usageError struct {
+	text string
+	hint string
+	err  error // what parsed the value said, if it was not us
+}
+
+// usagef makes a usageError; %w keeps the cause.
+func usagef(format string, a ...any) *usageError {
+	err := fmt.Errorf(format, a...)
+	return &usageError{text: err.Error(), err: errors.Unwrap(err)}
+}
+
+func (e *usageError) withHint(format string, a ...any) *usageError {
+	e.hint = fmt.Sprintf(format, a...)
+	return e
+}
+
+func (e *usageError) Error() string        { return e.text }
+func (e *usageError) Unwrap() error        { return e.err }
+func (e *usageError) Is(target error) bool { return target == errUsage }
+func (e *usageError) Hint() string         { return e.hint }
+
+// exitCode is err's exit code.
+func exitCode(err error) int {
+	for _, row := range errorKinds {
+		if errors.Is(err, row.kind) {
+			return row.code
+		}
+	}
+	return exitFailed
+}
+
+// hintFor is the next step for whoever reads err: the error's own, else its kind's.
+func hintFor(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) && h.Hint() != "" {
+		return h.Hint()
+	}
+	for _, row := range errorKinds {
+		if errors.Is(err, row.kind) {
+			return row.hint
+		}
+	}
+	return ""
+}
+
+// fail prints err and its hint to stderr and returns the exit code.
+func (e *env) fail(ctx context.Context, err error) int {
+	if s, ok := signalled(ctx); ok {
+		e.note("manifestctl: %s", s.text)
+		return s.code
+	}
+	e.note("manifestctl: %s", err)
+	if hint := hintFor(err); hint != "" {
+		e.note("hint: %s", hint)
+	}
+	return exitCode(err)
+}
+
+// exitHelp is exitTable as help prints it.
+func exitHelp() string {
+	var b strings.Builder
+	b.WriteString("Exit codes:\n")
+	for _, row := range exitTable {
+		fmt.Fprintf(&b, "  %3d  %s\n", row.code, row.text)
+	}
+	return b.String()
+}
+
+// escape makes control characters of text that came from elsewhere visible, so that they cannot steer a terminal.
+func escape(s string) string {
+	if !strings.ContainsFunc(s, steers) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if steers(r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// steers reports whether r is a control character other than newline and tab, or changes the direction of text.
+func steers(r rune) bool {
+	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r))
+}

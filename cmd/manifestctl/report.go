@@ -1,0 +1,86 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/manifestctl/manifestctl/pkg/build"
+)
+
+// metadata is what --metadata-file holds: buildx's keys, in their order.
+type metadata struct {
+	ConfigDigest string             `json:"containerimage.config.digest,omitempty"`
+	Descriptor   ocispec.Descriptor `json:"containerimage.descriptor"`
+	Digest       string             `json:"containerimage.digest"`
+	Name         string             `json:"image.name,omitempty"`
+}
+
+// report writes what was built to the files that were asked for, and the digest to stdout, unless an output went there.
+func (b *buildFlags) report(e *env, req build.Request, res build.Result) error {
+	m := metadata{Descriptor: res.Root, Digest: res.Root.Digest.String()}
+	names := make([]string, 0, len(res.Names))
+	for _, n := range res.Names {
+		names = append(names, n.String())
+	}
+	m.Name = strings.Join(names, ",")
+	if len(res.Images) == 1 && res.Images[0].Desc.Digest == res.Root.Digest {
+		m.ConfigDigest = res.Images[0].CfgDesc.Digest.String()
+	}
+	if b.iidFile != "" {
+		id := m.Digest
+		if m.ConfigDigest != "" {
+			id = m.ConfigDigest
+		}
+		if err := writeFile(b.iidFile, []byte(id)); err != nil {
+			return err
+		}
+	}
+	if b.metadata != "" {
+		data, err := json.MarshalIndent(m, "", "  ")
+		if err != nil {
+			return fmt.Errorf("writing %q: %w", b.metadata, err)
+		}
+		if err := writeFile(b.metadata, append(data, '\n')); err != nil {
+			return err
+		}
+	}
+	for _, o := range req.Outputs {
+		if o.Dest == "-" {
+			return nil
+		}
+	}
+	return e.println(m.Digest)
+}
+
+// writeFile replaces path as a whole: readers see the old or the new content. What is no regular file, /dev/stdout for
+// one, is written to directly.
+func writeFile(path string, data []byte) (err error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return os.WriteFile(path, data, 0o644)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".manifestctl-*")
+	if err != nil {
+		return fmt.Errorf("writing %q: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // what is left of it is of no use, and err says why
+			err = fmt.Errorf("writing %q: %w", path, err)
+		}
+	}()
+	if _, err = f.Write(data); err == nil {
+		err = f.Chmod(0o644)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

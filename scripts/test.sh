@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# test.sh: everything that decides whether the tree is good, as `make test` runs it. Stages go on after a failure, so
+# that one run tells all; the last lines are what failed and how long each stage took.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+times=()
+failed=()
+stage() {
+	local name=$1 start=$SECONDS
+	shift
+	echo "=== $name"
+	"$@" || failed+=("$name")
+	times+=("$(printf '%4d s  %s' $((SECONDS - start)) "$name")")
+}
+
+stage "packages of the system" scripts/deps.sh test
+stage "format, vet, staticcheck" make --no-print-directory static
+stage "compile for other systems" make --no-print-directory cross
+stage "tests as $(id -un)" "${GO-go}" test -timeout 10m ./...
+stage "tests as ordinary users" make --no-print-directory rootless
+if command -v gcc >/dev/null; then
+	stage "race detector" make --no-print-directory race
+else
+	echo "=== race detector: left out, it needs a C compiler (gcc, libc6-dev)"
+fi
+stage "fuzzing" scripts/fuzz.sh 10s
+stage "reproducibility" make --no-print-directory repro
+
+printf '%s\n' "${times[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+	printf 'FAILED: %s\n' "${failed[@]}"
+	exit 1
+fi
+echo "ok: all tests passed in $SECONDS s"
