@@ -1,19 +1,27 @@
 // Package emulate answers whether this host can run programs of a platform, and
 // how: natively, by a qemu-user binary in our own binfmt_misc instance, or by the
 // host's registered handler.
+//
+// It looks at the host (CPU, $PATH, binfmt_misc) and changes nothing there: package
+// sandbox registers the handlers, in a binfmt_misc instance of its own user namespace.
+//
+// # Invariants
+//
+//   - What [For] says of a platform is what [List] says of it.
+//   - An emulator is only named when it can work without files of the rootfs: statically linked, executable.
+//   - The host's handlers count only when no emulator was found: an instance of our own hides all of them.
 package emulate
 
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/manifestctl/manifestctl/pkg/platform"
 )
 
 // ErrNoEmulator is the kind of "this host cannot run that platform"; its text says what to install.
 var ErrNoEmulator = errors.New("no emulator")
-
-var errTODO = errors.New("emulate: not built yet")
 
 // How says by what means a platform runs.
 type How string
@@ -41,28 +49,44 @@ type Options struct {
 	Path      string            // where to look; "" means $PATH as given by the caller's environment
 }
 
-// Machine is the platform this process runs on.
-func Machine() platform.Platform { return platform.Platform{} }
-
 // List reports on every platform of the table, native first.
-func List(ctx context.Context, o Options) []Support { return nil }
+func List(ctx context.Context, o Options) []Support {
+	s := newSearch(ctx, o)
+	var native, rest []Support
+	for _, p := range platforms() {
+		r := s.support(p)
+		if r.How == Native {
+			native = append(native, r)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	return append(native, rest...)
+}
 
 // For reports on one platform; the error is an ErrNoEmulator with the next step when it cannot run.
 func For(ctx context.Context, p platform.Platform, o Options) (Support, error) {
-	return Support{}, errTODO
+	r := newSearch(ctx, o).support(p)
+	if r.How == None {
+		return r, fmt.Errorf("%w for %s: %s", ErrNoEmulator, p, r.Reason)
+	}
+	return r, nil
 }
-
-// Handler is one line for binfmt_misc's register file.
-type Handler struct {
-	Name  string
-	Magic []byte
-	Mask  []byte
-	Path  string // absolute, in the mount namespace of the registration
-	Flags string // "FPOC"
-}
-
-// Line is the handler as register wants it (escaped, at most 1920 bytes).
-func (h Handler) Line() string { return "" }
 
 // Handlers returns the handlers of all foreign platforms for which an emulator was found.
-func Handlers(ctx context.Context, o Options) []Handler { return nil }
+func Handlers(ctx context.Context, o Options) []Handler {
+	s := newSearch(ctx, o)
+	var hs []Handler
+	for _, m := range machines {
+		if m.arch == s.machine.Arch || s.runsNatively(m.arch) {
+			continue
+		}
+		e := s.emulator(m)
+		if e.path == "" {
+			continue
+		}
+		magic, mask := m.pattern()
+		hs = append(hs, Handler{Name: "manifestctl-" + m.arch, Magic: magic, Mask: mask, Path: e.path, Flags: "FPOC"})
+	}
+	return hs
+}

@@ -1,0 +1,54 @@
+package emulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func uname() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Machine[:])
+}
+
+// probeTimeout bounds a program of three instructions.
+const probeTimeout = 2 * time.Second
+
+// runsELF executes a tiny program from memory and reports whether it ended with 0.
+func runsELF(program []byte) bool {
+	fd, err := unix.MemfdCreate("manifestctl-probe", unix.MFD_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	f := os.NewFile(uintptr(fd), "probe")
+	defer f.Close()
+	if _, err := f.Write(program); err != nil {
+		return false
+	}
+	// A file that is open for writing cannot be executed: go through a read-only descriptor of it.
+	ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return false
+	}
+	defer ro.Close()
+	if f.Close() != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", ro.Fd()))
+	cmd.Env = []string{}
+	err = cmd.Run()
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return false // programs in memory are refused here (vm.memfd_noexec); an emulator is then the safe choice
+	}
+	return err == nil
+}
