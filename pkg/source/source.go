@@ -1,32 +1,49 @@
 // Package source opens images wherever a reference points, for reading: registry,
 // store, OCI layout (directory, tar) and docker archive, all alike.
+//
+// # Invariants
+//
+//   - Every byte handed out is verified against the digest it was asked for by; whoever reads to EOF has verified it.
+//   - Nothing is read outside of the directory or archive that the reference names, whatever is in it.
+//   - No platform is ever assumed: it stands in a descriptor or a config, or is an error.
 package source
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"path/filepath"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/manifestctl/manifestctl/pkg/platform"
+	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
-// ErrNotFound is the kind of "there is no such image, platform or blob"; the text lists what there is.
-var ErrNotFound = errors.New("not found")
+// The kinds of errors.
+var (
+	// ErrNotFound is the kind of "there is no such image, platform or blob"; the text lists what there is.
+	ErrNotFound = errors.New("not found")
+	// ErrAmbiguous says that a layout or archive holds several images that the reference could mean.
+	ErrAmbiguous = errors.New("ambiguous reference")
+	// ErrInvalid says that what is there is no image, layout or archive, or contradicts itself.
+	ErrInvalid = errors.New("invalid image")
+	// ErrCorrupt says that bytes are not what their digest says.
+	ErrCorrupt = errors.New("content does not match its digest")
+)
 
 // Opener opens references. Fields may be nil when their kind is not used.
 type Opener struct {
 	Registry *registry.Client
 	Store    *store.Store
 	Dir      string // relative layouts and archives are looked up here; "" is the working directory
+	Spool    string // where compressed archives are unpacked to; "" is the system's directory for temporary files
 }
 
-// Image is an opened image or index. Content is verified as it is read.
+// Image is an opened image or index. Content is verified as it is read. It is safe for concurrent use, but for Close.
 type Image interface {
 	// Root describes what the reference names.
 	Root() ocispec.Descriptor
@@ -41,21 +58,71 @@ type Image interface {
 
 // Open opens what r names.
 func (o *Opener) Open(ctx context.Context, r ref.Ref) (Image, error) {
-	return nil, errors.New("source: not built yet")
+	img, err := o.open(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", r, err)
+	}
+	return img, nil
 }
 
-// Resolved is one platform's image, read and cross-checked.
-type Resolved struct {
-	Platform platform.Platform
-	Desc     ocispec.Descriptor // of the manifest
-	Manifest ocispec.Manifest
-	Raw      []byte // of the manifest
-	Config   []byte
-	DiffIDs  []digest.Digest
+func (o *Opener) open(ctx context.Context, r ref.Ref) (Image, error) {
+	switch r.Kind {
+	case ref.Registry:
+		return o.openRegistry(ctx, r)
+	case ref.Store:
+		return o.openStore(ctx, r)
+	}
+	path := r.Path
+	if o.Dir != "" && !filepath.IsAbs(path) {
+		path = filepath.Join(o.Dir, path)
+	}
+	var (
+		f   files
+		img Image
+		err error
+	)
+	switch r.Kind {
+	case ref.OCILayout:
+		f, err = openDir(path)
+	case ref.OCIArchive, ref.DockerArchive:
+		f, err = openTar(ctx, path, o.Spool)
+	default:
+		return nil, fmt.Errorf("%w: a reference of kind %q cannot be read", errors.ErrUnsupported, r.Kind)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.Kind == ref.DockerArchive {
+		img, err = openDocker(ctx, f, r)
+	} else {
+		img, err = openLayout(f, r)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return img, nil
 }
 
-// Resolve picks the image for want out of img (an index, nested ones too, or a
-// single image, whose config must then be of that platform) and reads manifest and config. ErrNotFound lists the platforms there are.
-func Resolve(ctx context.Context, img Image, want platform.Platform) (*Resolved, error) {
-	return nil, errors.New("source: not built yet")
+// checkDocument refuses descriptors whose bytes are too many to be read at once.
+func checkDocument(desc ocispec.Descriptor) error {
+	if err := index.CheckDigest(desc.Digest); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if desc.Size > index.MaxSize {
+		return fmt.Errorf("%w: %s has %d bytes, more than the limit of %d for manifests and configs", ErrInvalid, desc.Digest, desc.Size, index.MaxSize)
+	}
+	return nil
+}
+
+// readDocument reads the whole of a small blob.
+func readDocument(rc io.ReadCloser, desc ocispec.Descriptor) (_ []byte, err error) {
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	raw, err := io.ReadAll(io.LimitReader(rc, index.MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", desc.Digest, err)
+	}
+	if len(raw) > index.MaxSize {
+		return nil, fmt.Errorf("%w: %s has more bytes than the limit of %d for manifests and configs", ErrInvalid, desc.Digest, index.MaxSize)
+	}
+	return raw, nil
 }

@@ -1,0 +1,101 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/manifestctl/manifestctl/pkg/index"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+)
+
+// registryImage is an image in a registry. The tag is resolved once, by fetching
+// what it names; everything else is asked for by digest.
+type registryImage struct {
+	client *registry.Client
+	ref    ref.Ref
+	root   ocispec.Descriptor
+	raw    []byte // of root
+}
+
+var _ Image = (*registryImage)(nil)
+
+func (o *Opener) openRegistry(ctx context.Context, r ref.Ref) (Image, error) {
+	if o.Registry == nil {
+		return nil, fmt.Errorf("%w: no registry can be read here", errors.ErrUnsupported)
+	}
+	desc, raw, err := o.Registry.Manifest(ctx, r)
+	if err != nil {
+		return nil, registryError(err)
+	}
+	return &registryImage{client: o.Registry, ref: r, root: desc, raw: raw}, nil
+}
+
+func (i *registryImage) Root() ocispec.Descriptor { return i.root }
+func (i *registryImage) Ref() ref.Ref             { return i.ref }
+func (i *registryImage) Close() error             { return nil }
+
+func (i *registryImage) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	if desc.Digest == i.root.Digest {
+		return i.raw, checkSize(desc, i.raw)
+	}
+	if err := checkDocument(desc); err != nil {
+		return nil, err
+	}
+	if index.IsIndex(desc.MediaType) || index.IsManifest(desc.MediaType) {
+		return i.fetch(ctx, desc)
+	}
+	rc, err := i.Blob(ctx, desc)
+	if err == nil {
+		return readDocument(rc, desc)
+	}
+	// A manifest of a type that is not known here is not among the blobs.
+	if errors.Is(err, registry.ErrNotFound) && !index.IsConfig(desc.MediaType) {
+		if raw, ferr := i.fetch(ctx, desc); ferr == nil {
+			return raw, nil
+		}
+	}
+	return nil, err
+}
+
+// fetch gets a manifest by digest.
+func (i *registryImage) fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	got, raw, err := i.client.Manifest(ctx, i.ref.WithDigest(desc.Digest))
+	if err != nil {
+		return nil, registryError(err)
+	}
+	if got.Digest != desc.Digest {
+		return nil, fmt.Errorf("%w: asked for %s and got %s", ErrCorrupt, desc.Digest, got.Digest)
+	}
+	return raw, checkSize(desc, raw)
+}
+
+func (i *registryImage) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := index.CheckDigest(desc.Digest); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	rc, err := i.client.Blob(ctx, i.ref, desc)
+	if err != nil {
+		return nil, registryError(err)
+	}
+	return rc, nil
+}
+
+// checkSize refuses a document whose descriptor gives another size (ROBUSTNESS.md b02).
+func checkSize(desc ocispec.Descriptor, raw []byte) error {
+	if desc.Size > 0 && desc.Size != int64(len(raw)) {
+		return fmt.Errorf("%w: %s has %d bytes, but its descriptor says %d", ErrCorrupt, desc.Digest, len(raw), desc.Size)
+	}
+	return nil
+}
+
+func registryError(err error) error {
+	if errors.Is(err, registry.ErrNotFound) {
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
+}

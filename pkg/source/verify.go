@@ -1,0 +1,49 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// verifier reads a blob and reports ErrCorrupt in place of io.EOF when it is not what desc says.
+type verifier struct {
+	io.Closer
+	from     io.Reader
+	desc     ocispec.Descriptor
+	digester digest.Digester
+	read     int64
+	err      error // what every further Read returns
+}
+
+// verify wraps rc. Size 0 or less in desc is not checked: the digest alone decides.
+func verify(rc io.ReadCloser, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if !desc.Digest.Algorithm().Available() {
+		return nil, errors.Join(
+			fmt.Errorf("%w: %s cannot be verified: unknown algorithm %q", errors.ErrUnsupported, desc.Digest, desc.Digest.Algorithm()),
+			rc.Close())
+	}
+	return &verifier{Closer: rc, from: rc, desc: desc, digester: desc.Digest.Algorithm().Digester()}, nil
+}
+
+func (v *verifier) Read(p []byte) (int, error) {
+	if v.err != nil {
+		return 0, v.err
+	}
+	n, err := v.from.Read(p)
+	v.digester.Hash().Write(p[:n]) // a hash's Write never fails
+	v.read += int64(n)
+	switch {
+	case v.desc.Size > 0 && v.read > v.desc.Size:
+		n, err = 0, fmt.Errorf("%w: %s is longer than its %d bytes", ErrCorrupt, v.desc.Digest, v.desc.Size)
+	case err == io.EOF && v.desc.Size > 0 && v.read < v.desc.Size:
+		err = fmt.Errorf("%w: %s ends after %d of its %d bytes", ErrCorrupt, v.desc.Digest, v.read, v.desc.Size)
+	case err == io.EOF && v.digester.Digest() != v.desc.Digest:
+		err = fmt.Errorf("%w: %s holds the bytes of %s", ErrCorrupt, v.desc.Digest, v.digester.Digest())
+	}
+	v.err = err
+	return n, err
+}
