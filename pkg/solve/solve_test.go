@@ -1,0 +1,216 @@
+package solve_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/platform"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+)
+
+// fake is a worker whose layers are named after what made them.
+type fake struct {
+	mu   sync.Mutex // guards ran
+	ran  map[string]int
+	run  func(ctx context.Context, name string) error
+	busy atomic.Int32
+	most atomic.Int32
+}
+
+var _ solve.Worker = (*fake)(nil)
+
+func (f *fake) Key(_ context.Context, v *graph.Vertex, inputs []solve.Result) (digest.Digest, error) {
+	if _, ok := v.Op.(graph.Image); ok {
+		return "", nil
+	}
+	return inputs[0].Identity(), nil
+}
+
+func (f *fake) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result) (solve.Result, error) {
+	now := f.busy.Add(1)
+	defer f.busy.Add(-1)
+	for m := f.most.Load(); now > m && !f.most.CompareAndSwap(m, now); m = f.most.Load() {
+	}
+	f.mu.Lock()
+	if f.ran == nil {
+		f.ran = map[string]int{}
+	}
+	f.ran[v.Meta.Name]++
+	f.mu.Unlock()
+	if f.run != nil {
+		if err := f.run(ctx, v.Meta.Name); err != nil {
+			return solve.Result{}, err
+		}
+	}
+	if _, ok := v.Op.(graph.Image); ok {
+		return solve.Result{Config: []byte(v.Platform.String())}, nil
+	}
+	return inputs[0].With(solve.Layer{DiffID: digest.FromString(v.Meta.Name)}), nil
+}
+
+// memory is a cache in a map.
+type memory struct {
+	mu      sync.Mutex // guards records
+	records map[digest.Digest][]solve.Layer
+}
+
+func (m *memory) Get(_ context.Context, key digest.Digest) ([]solve.Layer, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l, ok := m.records[key]
+	return l, ok
+}
+
+func (m *memory) Put(_ context.Context, key digest.Digest, layers []solve.Layer) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.records == nil {
+		m.records = map[digest.Digest][]solve.Layer{}
+	}
+	m.records[key] = layers
+	return nil
+}
+
+var amd64, arm64 = platform.Platform{OS: "linux", Arch: "amd64"}, platform.Platform{OS: "linux", Arch: "arm64"}
+
+func run(name string, p platform.Platform, inputs ...*graph.Vertex) *graph.Vertex {
+	return graph.New(graph.Exec{Args: []string{name}}, p, graph.Meta{Name: name, Source: "rootfs.yaml:1", History: "RUN " + name}, inputs...)
+}
+
+func files(name string, inputs ...*graph.Vertex) *graph.Vertex {
+	return graph.New(graph.Layer{Entries: []graph.Entry{{Path: name}}}, platform.Platform{}, graph.Meta{Name: name, Source: "rootfs.yaml:2"}, inputs...)
+}
+
+func TestEqualVerticesRunOnce(t *testing.T) {
+	w := &fake{}
+	shared := func() *graph.Vertex { return files("shared", nil) }
+	got, err := solve.Solve(t.Context(), w, &memory{}, []*graph.Vertex{
+		run("a", amd64, shared()), run("b", arm64, shared()), shared(), nil,
+	}, solve.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, map[string]int{"shared": 1, "a": 1, "b": 1}, w.ran)
+	assert.Len(t, got[0].Layers, 2)
+	assert.Equal(t, "RUN a", got[0].Layers[1].History.CreatedBy)
+	assert.Equal(t, solve.Result{}, got[3], "no root is scratch")
+}
+
+func TestSecondSolveRunsNothing(t *testing.T) {
+	cache := &memory{}
+	roots := []*graph.Vertex{run("b", amd64, run("a", amd64, nil))}
+	first, err := solve.Solve(t.Context(), &fake{}, cache, roots, solve.Options{})
+	require.NoError(t, err)
+
+	for name, tc := range map[string]struct {
+		options solve.Options
+		want    int
+	}{
+		"cached":   {want: 0},
+		"no cache": {options: solve.Options{NoCache: true}, want: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &fake{}
+			var cached int
+			tc.options.Events = event.Serial(func(e event.Event) {
+				if e.Kind == event.VertexDone && e.Cached {
+					cached++
+				}
+			})
+			again, err := solve.Solve(t.Context(), w, cache, roots, tc.options)
+			require.NoError(t, err)
+			assert.Equal(t, first, again)
+			assert.Len(t, w.ran, tc.want)
+			assert.Equal(t, 2-tc.want, cached)
+		})
+	}
+}
+
+func TestKeyFollowsContentNotName(t *testing.T) {
+	cache := &memory{}
+	a := graph.New(graph.Exec{Args: []string{"x"}}, amd64, graph.Meta{Name: "one", Source: "a:1"}, nil)
+	b := graph.New(graph.Exec{Args: []string{"x"}}, amd64, graph.Meta{Name: "two", Source: "b:2"}, nil)
+	_, err := solve.Solve(t.Context(), &fake{}, cache, []*graph.Vertex{a}, solve.Options{})
+	require.NoError(t, err)
+	w := &fake{}
+	_, err = solve.Solve(t.Context(), w, cache, []*graph.Vertex{b}, solve.Options{})
+	require.NoError(t, err)
+	assert.Empty(t, w.ran, "names and places are no part of a key")
+}
+
+func TestPlatformIsPartOfTheKey(t *testing.T) {
+	w := &fake{}
+	_, err := solve.Solve(t.Context(), w, &memory{}, []*graph.Vertex{run("x", amd64, nil), run("x", arm64, nil)}, solve.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, 2, w.ran["x"])
+}
+
+var errBroken = errors.New("broken")
+
+func TestFirstFailureIsReportedAlone(t *testing.T) {
+	w := &fake{run: func(ctx context.Context, name string) error {
+		if name == "bad" {
+			return errBroken
+		}
+		<-ctx.Done() // a long step: ends only because the other failed
+		return context.Cause(ctx)
+	}}
+	_, err := solve.Solve(t.Context(), w, &memory{}, []*graph.Vertex{run("long", amd64, nil), run("bad", arm64, nil)}, solve.Options{Parallel: 2})
+	var step *solve.StepError
+	require.ErrorAs(t, err, &step)
+	assert.ErrorIs(t, err, errBroken)
+	assert.Equal(t, arm64, step.Platform)
+	assert.Equal(t, "rootfs.yaml:1: [linux/arm64] bad: broken", err.Error())
+}
+
+func TestKeepGoingFinishesTheRest(t *testing.T) {
+	cache := &memory{}
+	w := &fake{run: func(_ context.Context, name string) error {
+		if name == "bad" {
+			return errBroken
+		}
+		return nil
+	}}
+	bad := run("bad", amd64, nil)
+	got, err := solve.Solve(t.Context(), w, cache, []*graph.Vertex{
+		run("after", amd64, bad), run("other", amd64, bad), run("good", arm64, nil),
+	}, solve.Options{KeepGoing: true})
+	require.ErrorIs(t, err, errBroken)
+	var step *solve.StepError
+	require.ErrorAs(t, err, &step, "one failure is not joined twice")
+	assert.Equal(t, map[string]int{"bad": 1, "good": 1}, w.ran)
+	assert.Len(t, got[2].Layers, 1)
+	assert.Len(t, cache.records, 1, "what was finished is kept")
+}
+
+func TestCancelGivesTheCause(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	interrupted := errors.New("interrupted")
+	w := &fake{run: func(ctx context.Context, _ string) error {
+		cancel(interrupted)
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	_, err := solve.Solve(ctx, w, &memory{}, []*graph.Vertex{run("a", amd64, nil)}, solve.Options{})
+	assert.ErrorIs(t, err, interrupted)
+}
+
+func TestParallelIsBounded(t *testing.T) {
+	w := &fake{run: func(context.Context, string) error { time.Sleep(2 * time.Millisecond); return nil }}
+	var roots []*graph.Vertex
+	for i := range 20 {
+		roots = append(roots, run(fmt.Sprint(i), amd64, files(fmt.Sprint("f", i), nil)))
+	}
+	_, err := solve.Solve(t.Context(), w, &memory{}, roots, solve.Options{Parallel: 3})
+	require.NoError(t, err)
+	assert.LessOrEqual(t, w.most.Load(), int32(3))
+}
