@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScript runs the command lines of testdata/script: one script a command, and one for each example of the README.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                filepath.Join("testdata", "script"),
+		RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("MANIFESTCTL_ROOT", filepath.Join(env.WorkDir, ".store"))
+			env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, ".docker"))
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"registry": startRegistry,
+			"exitcode": exitCodeIs,
+		},
+	})
+}
+
+// exitCodeIs is `exitcode CODE COMMAND ARG...`: COMMAND must end with CODE. Its output is compared as after exec.
+func exitCodeIs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exitcode CODE COMMAND [ARG...]")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		got = strconv.Itoa(exit.ExitCode())
+	case err != nil:
+		ts.Fatalf("%s: %v", args[1], err)
+	}
+	if got != args[0] {
+		ts.Fatalf("%s ended with %s, not %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+var listening = regexp.MustCompile(`127\.0\.0\.1:[0-9]+`)
+
+// startRegistry is `registry VAR [ARG...]`: it runs manifestctl serve with these arguments on a free port until the
+// script ends, and sets VAR to HOST:PORT.
+func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: registry VAR [ARG...]")
+	}
+	cmd := exec.Command("manifestctl", append([]string{"serve", "--listen", "127.0.0.1:0"}, args[1:]...)...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = []string{
+		"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "TMPDIR=" + ts.Getenv("TMPDIR"),
+		"MANIFESTCTL_ROOT=" + ts.Getenv("MANIFESTCTL_ROOT"),
+	}
+	stderr, err := cmd.StderrPipe()
+	ts.Check(err)
+	path, err := exec.LookPath("manifestctl")
+	ts.Check(err)
+	cmd.Path, cmd.Err = path, nil
+	ts.Check(cmd.Start())
+	found, ended := make(chan string, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			if addr := listening.FindString(lines.Text()); addr != "" {
+				select {
+				case found <- addr:
+				default:
+				}
+			}
+		}
+	}()
+	ts.Defer(func() {
+		_ = cmd.Process.Kill() // it may have ended by itself
+		<-ended
+		_ = cmd.Wait() // says that it was killed
+	})
+	select {
+	case addr := <-found:
+		ts.Setenv(args[0], addr)
+	case <-ended:
+		ts.Fatalf("serve ended without an address")
+	case <-time.After(30 * time.Second):
+		ts.Fatalf("serve does not say where it listens")
+	}
+}
