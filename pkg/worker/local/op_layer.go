@@ -124,6 +124,11 @@ func (w *Worker) entry(ctx context.Context, b *layer.Builder, view *layer.View, 
 	if e.Type == graph.TypeArchive {
 		return w.archive(ctx, b, e)
 	}
+	if e.IfMissing {
+		if have, ok := view.Stat(e.Path); ok && have.Type == tar.TypeDir {
+			return nil
+		}
+	}
 	kind, ok := tarTypes[e.Type]
 	if !ok {
 		return fmt.Errorf("%s: unknown type %q of %s", e.At, e.Type, e.Path)

@@ -101,7 +101,7 @@ func (w *Worker) Key(ctx context.Context, v *graph.Vertex, inputs []solve.Result
 		return w.layerKey(ctx, op, inputs)
 	case graph.Copy:
 		return w.copyKey(ctx, op, inputs)
-	case graph.Remove:
+	case graph.Remove, graph.Accounts:
 		return inputs[0].Identity(), nil
 	}
 	return "", fmt.Errorf("this worker does not know the operation %q", v.Op.Kind())
@@ -124,6 +124,8 @@ func (w *Worker) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result
 		return w.copy(ctx, op, inputs)
 	case graph.Remove:
 		return w.remove(ctx, op, inputs[0])
+	case graph.Accounts:
+		return w.accounts(ctx, op, inputs[0])
 	}
 	return solve.Result{}, fmt.Errorf("this worker does not know the operation %q", v.Op.Kind())
 }
