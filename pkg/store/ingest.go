@@ -1,0 +1,289 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// bufferSize is what is hashed and written at once.
+const bufferSize = 1 << 20
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// Put streams r into the store and returns what it became. It is atomic and
+// idempotent: a crash leaves no partial blob, a repeat costs one hash. The blob
+// is leased by this process until Close.
+func (s *Store) Put(ctx context.Context, mediaType string, r io.Reader) (ocispec.Descriptor, error) {
+	w, err := s.ingest(digest.Canonical, 0)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer w.Abort()
+	if err := w.fill(ctx, r); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("putting %s: %w", orBlob(mediaType), err)
+	}
+	return w.Commit(ctx, mediaType)
+}
+
+// PutExpected streams r into the store and reports ErrCorrupt, keeping nothing,
+// when size or digest differ from desc's. It reads at most one byte more than
+// desc.Size; a size of 0 is not checked, as in Open, except by the digest.
+func (s *Store) PutExpected(ctx context.Context, desc ocispec.Descriptor, r io.Reader) error {
+	if err := checkDigest(desc.Digest); err != nil {
+		return err
+	}
+	if desc.Size < 0 {
+		return corrupt(desc.Digest, "its descriptor has the size %d", desc.Size)
+	}
+	w, err := s.ingest(desc.Digest.Algorithm(), desc.Size)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if desc.Size > 0 {
+		r = io.LimitReader(r, desc.Size+1)
+	}
+	if err := w.fill(ctx, r); err != nil {
+		return fmt.Errorf("putting %s: %w", desc.Digest, err)
+	}
+	switch got := w.size + int64(w.n); {
+	case desc.Size > 0 && got > desc.Size:
+		return corrupt(desc.Digest, "more than the expected %d bytes arrived", desc.Size)
+	case desc.Size > 0 && got < desc.Size:
+		return corrupt(desc.Digest, "%d bytes arrived, %d expected", got, desc.Size)
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if got := w.digest(); got != desc.Digest {
+		return corrupt(desc.Digest, "what arrived is %s", got)
+	}
+	_, err = w.Commit(ctx, desc.MediaType)
+	return err
+}
+
+// Ingest is a blob being written. Exactly one of Commit and Abort ends it (Abort
+// after Commit does nothing). It is not for several goroutines at once.
+type Ingest struct {
+	s        *Store
+	f        *os.File // nil when ended
+	algo     digest.Algorithm
+	h        hash.Hash
+	buf      *[bufferSize]byte
+	n        int   // bytes in buf
+	size     int64 // bytes flushed
+	expected int64 // 0 when unknown
+	err      error // the first failure: nothing can follow
+}
+
+// Ingest starts a blob whose bytes come by Write.
+func (s *Store) Ingest(ctx context.Context) (*Ingest, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return s.ingest(digest.Canonical, 0)
+}
+
+func (s *Store) ingest(algo digest.Algorithm, expected int64) (*Ingest, error) {
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
+	f, err := createLocked(s.path(ingestDir), "blob-*")
+	if err != nil {
+		if ns := (*NoSpaceError)(nil); errors.As(err, &ns) {
+			ns.Need = expected
+		}
+		return nil, fmt.Errorf("starting a blob: %w", err)
+	}
+	buf, _ := buffers.Get().(*[bufferSize]byte)
+	return &Ingest{s: s, f: f, algo: algo, h: algo.Hash(), buf: buf, expected: expected}, nil
+}
+
+// Write implements io.Writer and hashes on the way.
+func (w *Ingest) Write(p []byte) (int, error) {
+	if w.f == nil {
+		return 0, fmt.Errorf("writing a blob that has ended: %w", fs.ErrClosed)
+	}
+	written := 0
+	for len(p) > 0 {
+		if w.n == len(w.buf) {
+			if err := w.flush(); err != nil {
+				return written, err
+			}
+		}
+		n := copy(w.buf[w.n:], p)
+		w.n += n
+		written += n
+		p = p[n:]
+	}
+	return written, w.err
+}
+
+// fill reads r to EOF, and asks ctx between reads.
+func (w *Ingest) fill(ctx context.Context, r io.Reader) error {
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if w.n == len(w.buf) {
+			if err := w.flush(); err != nil {
+				return err
+			}
+		}
+		n, err := r.Read(w.buf[w.n:])
+		w.n += n
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// flush hashes and writes what is buffered.
+func (w *Ingest) flush() error {
+	if w.err != nil || w.n == 0 {
+		return w.err
+	}
+	w.h.Write(w.buf[:w.n])
+	n, err := w.f.Write(w.buf[:w.n])
+	w.size += int64(n)
+	if err != nil {
+		w.err = storageError(w.f.Name(), max(w.expected-w.size, int64(w.n-n)), err)
+	}
+	w.n = 0
+	return w.err
+}
+
+func (w *Ingest) digest() digest.Digest { return digest.NewDigest(w.algo, w.h) }
+
+// Commit makes the blob visible.
+func (w *Ingest) Commit(ctx context.Context, mediaType string) (ocispec.Descriptor, error) {
+	if w.f == nil {
+		return ocispec.Descriptor{}, fmt.Errorf("committing a blob that has ended: %w", fs.ErrClosed)
+	}
+	defer w.Abort()
+	if err := w.flush(); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("writing %s: %w", orBlob(mediaType), err)
+	}
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: w.digest(), Size: w.size}
+	leave, err := w.s.using(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer leave()
+	if err := w.s.take(desc.Digest); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := w.s.place(w, desc); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("committing %s: %w", desc.Digest, err)
+	}
+	return desc, nil
+}
+
+// Abort drops the blob.
+func (w *Ingest) Abort() {
+	if w.f == nil {
+		return
+	}
+	_ = w.f.Close()
+	_ = os.Remove(w.f.Name())
+	w.f = nil
+	buffers.Put(w.buf)
+	w.buf = nil
+}
+
+// place moves a written blob to its name, unless a good one is there. The caller
+// holds gc.lock and the lease.
+func (s *Store) place(w *Ingest, desc ocispec.Descriptor) error {
+	path := s.Path(desc.Digest)
+	switch fi, err := os.Lstat(path); {
+	case err == nil && fi.Mode().IsRegular() && fi.Size() == desc.Size:
+		// What is there may be durable and what was written now is not, so it stays.
+		if !isDurable(fi) {
+			s.noteDirty(desc.Digest)
+		}
+		return nil
+	case err == nil && fi.IsDir():
+		if err := s.setAside(desc.Digest, fi); err != nil {
+			return err
+		}
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	// Windows renames only what is closed. No collection can come between.
+	if err := w.f.Close(); err != nil {
+		return storageError(path, desc.Size, err)
+	}
+	err := os.Rename(w.f.Name(), path)
+	if errors.Is(err, fs.ErrNotExist) { // the first blob of its algorithm
+		if err := ensureDir(filepath.Dir(path)); err != nil {
+			return err
+		}
+		err = os.Rename(w.f.Name(), path)
+	}
+	if isCrossDevice(err) {
+		err = moveByCopy(w.f.Name(), path)
+	}
+	if err != nil {
+		return storageError(path, desc.Size, err)
+	}
+	s.noteDirty(desc.Digest)
+	return nil
+}
+
+// moveByCopy serves stores whose blobs/ was put on another file system.
+func moveByCopy(from, to string) (err error) {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.CreateTemp(filepath.Dir(to), tmpPrefix+"*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = dst.Close()
+			_ = os.Remove(dst.Name())
+		}
+	}()
+	if err := dst.Chmod(fileMode); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	if _, err := io.Copy(dst, src); err != nil {
+		return err
+	}
+	if err := dst.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(dst.Name(), to); err != nil {
+		return err
+	}
+	return os.Remove(from)
+}
+
+// PutBytes is Put for a document in memory.
+func (s *Store) PutBytes(ctx context.Context, mediaType string, data []byte) (ocispec.Descriptor, error) {
+	return s.Put(ctx, mediaType, bytes.NewReader(data))
+}
+
+func orBlob(mediaType string) string {
+	if mediaType == "" {
+		return "a blob"
+	}
+	return mediaType
+}
