@@ -58,7 +58,7 @@ func Assemble(manifests []ocispec.Descriptor, o Options) (ocispec.Descriptor, []
 		}
 		p, err := platform.FromOCI(*m.Platform)
 		if err != nil {
-			return fail(fmt.Errorf("%w: entry %s: %w", ErrInvalid, m.Digest, err))
+			return fail(fmt.Errorf("%w: entry %s: %v", ErrInvalid, m.Digest, err)) //nolint:errorlint // that kind is for what people type
 		}
 		if first, ok := seen[p]; ok {
 			return fail(fmt.Errorf("%w: %s stands for two manifests, %s and %s: leave one out", ErrInvalid, p, first, m.Digest))

@@ -86,7 +86,7 @@ func parseConfig(raw []byte) (Config, error) {
 	}
 	p, err := platform.FromOCI(c.Image.Platform)
 	if err != nil {
-		return c, fmt.Errorf("%w: the config: %w", ErrInvalid, err)
+		return c, invalidPlatform("the config", err)
 	}
 	c.Platform, c.DiffIDs = p, c.Image.RootFS.DiffIDs
 	for i, d := range c.DiffIDs {
@@ -98,4 +98,9 @@ func parseConfig(raw []byte) (Config, error) {
 		c.Created = c.Image.Created.UTC()
 	}
 	return c, nil
+}
+
+// invalidPlatform reports a platform inside of an image. That error's own kind is for what people type.
+func invalidPlatform(where string, err error) error {
+	return fmt.Errorf("%w: %s: %v", ErrInvalid, where, err) //nolint:errorlint // hidden on purpose
 }

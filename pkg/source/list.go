@@ -90,7 +90,10 @@ func (l *lister) index(ctx context.Context, desc ocispec.Descriptor) error {
 		case !index.IsManifest(m.MediaType):
 			e.Kind = EntryOther
 		case m.Platform != nil && (m.Platform.OS != "" || m.Platform.Architecture != ""):
-			e.Platform, e.Err = platform.FromOCI(*m.Platform)
+			var err error
+			if e.Platform, err = platform.FromOCI(*m.Platform); err != nil {
+				e.Err = invalidPlatform("its descriptor", err)
+			}
 		default:
 			e.Platform, e.Kind, e.Err = platformOf(ctx, l.img, m)
 		}
@@ -104,7 +107,7 @@ func (l *lister) index(ctx context.Context, desc ocispec.Descriptor) error {
 
 // fatal tells errors of the way (network, cancellation) from those of the thing itself.
 func fatal(err error) bool {
-	for _, kind := range []error{ErrInvalid, ErrNotFound, ErrCorrupt, platform.ErrInvalid} {
+	for _, kind := range []error{ErrInvalid, ErrNotFound, ErrCorrupt} {
 		if errors.Is(err, kind) {
 			return false
 		}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/manifestctl/manifestctl/pkg/index"
@@ -13,13 +15,19 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/registry"
 )
 
+// maxRemembered is how many bytes of documents one open image keeps.
+const maxRemembered = 16 << 20
+
 // registryImage is an image in a registry. The tag is resolved once, by fetching
-// what it names; everything else is asked for by digest.
+// what it names; everything else is asked for by digest, and documents only once.
 type registryImage struct {
 	client *registry.Client
 	ref    ref.Ref
 	root   ocispec.Descriptor
-	raw    []byte // of root
+
+	documents  sync.Mutex // guards what follows
+	remembered map[digest.Digest][]byte
+	size       int
 }
 
 var _ Image = (*registryImage)(nil)
@@ -32,20 +40,44 @@ func (o *Opener) openRegistry(ctx context.Context, r ref.Ref) (Image, error) {
 	if err != nil {
 		return nil, registryError(err)
 	}
-	return &registryImage{client: o.Registry, ref: r, root: desc, raw: raw}, nil
+	i := &registryImage{client: o.Registry, ref: r, root: desc, remembered: map[digest.Digest][]byte{}}
+	i.remember(desc.Digest, raw)
+	return i, nil
 }
 
 func (i *registryImage) Root() ocispec.Descriptor { return i.root }
 func (i *registryImage) Ref() ref.Ref             { return i.ref }
 func (i *registryImage) Close() error             { return nil }
 
-func (i *registryImage) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	if desc.Digest == i.root.Digest {
-		return i.raw, checkSize(desc, i.raw)
+func (i *registryImage) remember(d digest.Digest, raw []byte) {
+	i.documents.Lock()
+	defer i.documents.Unlock()
+	if _, ok := i.remembered[d]; !ok && i.size+len(raw) <= maxRemembered {
+		i.remembered[d] = raw
+		i.size += len(raw)
 	}
+}
+
+func (i *registryImage) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	if err := checkDocument(desc); err != nil {
 		return nil, err
 	}
+	i.documents.Lock()
+	raw, ok := i.remembered[desc.Digest]
+	i.documents.Unlock()
+	if ok {
+		return raw, checkSize(desc, raw)
+	}
+	raw, err := i.document(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	i.remember(desc.Digest, raw)
+	return raw, nil
+}
+
+// document fetches a manifest, index or config.
+func (i *registryImage) document(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	if index.IsIndex(desc.MediaType) || index.IsManifest(desc.MediaType) {
 		return i.fetch(ctx, desc)
 	}

@@ -130,7 +130,7 @@ func Agree(desc ocispec.Descriptor, c Config) (platform.Platform, error) {
 	}
 	d, err := platform.FromOCI(*desc.Platform)
 	if err != nil {
-		return d, fmt.Errorf("%w: the descriptor of %s: %w", ErrInvalid, desc.Digest, err)
+		return d, invalidPlatform("the descriptor of "+desc.Digest.String(), err)
 	}
 	p := d
 	if desc.Platform.Variant == "" {
