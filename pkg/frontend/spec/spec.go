@@ -1,35 +1,24 @@
-// Package spec is the frontend for rootfs.yaml (DESIGN.md section 5): it reads,
-// checks and expands a spec into a graph. It never writes and runs nothing.
+// Package spec is the frontend for rootfs.yaml (docs/spec.md): it reads, checks
+// and expands a spec into a graph. It never writes, runs nothing and reads no
+// content of sources: only the spec, the .dockerignore files, and the names and
+// types of what the spec's sources name.
+//
+// # Invariants
+//
+//   - Every mistake in a spec is an [*Error] with its place, and all of them are reported at once, sorted by place.
+//   - Nothing outside of a context is looked at: sources, .dockerignore and a spec that lies in the context go through [os.Root].
+//   - The graph depends on the spec, the options and the contexts' names and executable bits; not on the clock, umask, locale or working directory.
 package spec
 
 import (
+	"bytes"
 	"context"
+	_ "embed" // schema.json
 	"errors"
-	"fmt"
 
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 )
-
-// ErrInvalid is the kind of every error in a spec.
-var ErrInvalid = errors.New("invalid spec")
-
-// Error is one mistake in a spec. Its text is "FILE:LINE:COL: MESSAGE", the line and a caret under the place.
-type Error struct {
-	File    string
-	Line    int // from 1
-	Column  int // from 1, in runes
-	Message string
-	Hint    string // "did you mean \"steps\"?"
-	Excerpt string // the line itself
-}
-
-func (e *Error) Error() string {
-	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
-}
-
-// Unwrap makes errors.Is(err, ErrInvalid) true.
-func (e *Error) Unwrap() error { return ErrInvalid }
 
 // Options is what the command line adds to a spec.
 type Options struct {
@@ -43,8 +32,38 @@ type Options struct {
 // Load reads file (a path; its name in messages is as given) with sources from the directory context and returns its graph.
 // The error joins every *Error found.
 func Load(ctx context.Context, file, contextDir string, o Options) (*graph.Build, error) {
-	return nil, errors.New("spec: not built yet")
+	text, err := readSpec(file, contextDir)
+	if err != nil {
+		return nil, err
+	}
+	r := newReporter(file, text)
+	doc, d := decodeDocument(r, text)
+	if doc == nil {
+		return nil, errors.Join(r.list()...)
+	}
+	p := newPlanner(ctx, r, doc, contextDir, o)
+	defer p.close()
+	b := p.build(d)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err := errors.Join(append(p.others, r.list()...)...); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
-// Schema is the JSON Schema of a spec.
-func Schema() []byte { return nil }
+// Check reads and checks a spec as [Load] does and returns its warnings.
+func Check(ctx context.Context, file, contextDir string, o Options) (warnings []string, err error) {
+	b, err := Load(ctx, file, contextDir, o)
+	if err != nil {
+		return nil, err
+	}
+	return b.Warnings, nil
+}
+
+//go:embed schema.json
+var schema []byte
+
+// Schema is the JSON Schema (draft 2020-12) of a spec, for editors and other checkers.
+func Schema() []byte { return bytes.Clone(schema) }
