@@ -43,7 +43,7 @@ check: static ## the quick gate: format, vet, staticcheck, short tests; under 3 
 
 .PHONY: static
 static: ## gofumpt, vet, staticcheck and the map of packages (Go; fetches the tools once)
-	@out=$$($(TOOL) gofumpt -l cmd pkg internal examples); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
+	@out=$$($(TOOL) gofumpt -l cmd pkg internal examples bench); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	$(GO) test ./internal/layering
@@ -90,14 +90,18 @@ repro: ## the program and the sample image twice, from other places: the same by
 	scripts/repro.sh
 
 .PHONY: bench
-bench: ## Go benchmarks (Go)
+bench: ## bench/RESULTS.md: builds beside buildah and the bare processes (root, make deps)
+	$(GO) run ./bench
+
+.PHONY: benchmarks
+benchmarks: ## the Go benchmarks of the packages (Go)
 	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
 
 ##@ by hand
 
 .PHONY: fmt
 fmt: ## format (Go)
-	$(TOOL) gofumpt -w cmd pkg internal examples
+	$(TOOL) gofumpt -w cmd pkg internal examples bench
 
 .PHONY: lint
 lint: static ## the full linter (Go; compiles golangci-lint, minutes the first time)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/index"
+	"github.com/manifestctl/manifestctl/pkg/inspect"
 	"github.com/manifestctl/manifestctl/pkg/output"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -73,6 +74,7 @@ var errorKinds = []struct {
 	{registry.ErrNotFound, exitNotFound, ""},
 	{source.ErrNotFound, exitNotFound, ""},
 	{store.ErrNotFound, exitNotFound, ""},
+	{inspect.ErrFormat, exitUsage, ""},
 	{index.ErrInvalid, exitFailed, ""},
 }
 

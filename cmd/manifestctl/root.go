@@ -35,6 +35,7 @@ func newRoot(e *env) *cobra.Command {
 		newBuild(e),
 		newEmulate(e),
 		newDoctor(e),
+		newInspect(e),
 		newSpec(e),
 		newStore(e),
 		newVersion(e),

@@ -112,10 +112,10 @@ func checkTestImport(m *Map, row Row, from, to string, add func(rule, format str
 	}
 }
 
-// own reports whether an import path is one of this module's, which are relative.
+// own reports whether an import path is one of this module's: those are relative, others begin with a host.
 func own(importPath string) bool {
 	first, _, _ := strings.Cut(importPath, "/")
-	return first == "pkg" || first == "cmd" || first == "internal" || first == "examples"
+	return !strings.Contains(first, ".")
 }
 
 // within reports whether importPath is root or below it.
