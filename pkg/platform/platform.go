@@ -8,11 +8,16 @@
 //
 //   - A Platform is a comparable value: == means "the same machine", and it is a
 //     valid map key. Only [Parse], [FromOCI] and [Normalise] make one.
-//   - [Platform.String] and [Parse] are inverses (FuzzParse holds them to it).
+//   - [Platform.String] and [Parse] are inverses (FuzzParse holds them to it),
+//     for every operating system and architecture that Parse knows.
+//   - What containerd takes for the same machine is equal here.
 package platform
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -27,44 +32,87 @@ type Platform struct {
 	Arch       string
 	Variant    string // normalised: "" for arm64/v8 and amd64/v1, "v7" for plain arm
 	OSVersion  string
-	OSFeatures string // sorted, joined with "+"
+	OSFeatures string // sorted, joined with "+", each escaped as [Platform.String] does
 }
 
-// Parse reads "os/arch[/variant]", "os(version+feature)/arch", or a lone
-// architecture as containerd does.
-func Parse(s string) (Platform, error) { return Platform{}, ErrInvalid }
-
-// ParseList reads comma-separated platforms of several flags, in order, without repeats.
-func ParseList(ss ...string) ([]Platform, error) { return nil, ErrInvalid }
-
 // Normalise returns the canonical form of p (x86_64 is amd64, arm64/v8 is arm64).
-func Normalise(p Platform) Platform { return p }
+func Normalise(p Platform) Platform {
+	p.OS = canonicalOS(p.OS)
+	p.Arch, p.Variant = canonicalArch(p.Arch, p.Variant)
+	if p.OSFeatures != "" {
+		p.OSFeatures = joinFeatures(strings.Split(p.OSFeatures, "+"))
+	}
+	return p
+}
 
-// FromOCI converts a descriptor's or config's platform.
-func FromOCI(p ocispec.Platform) (Platform, error) { return Platform{}, ErrInvalid }
+// joinFeatures sorts escaped features and leaves out repeats and empty ones.
+func joinFeatures(features []string) string {
+	features = slices.Clone(features)
+	slices.Sort(features)
+	features = slices.Compact(features)
+	return strings.Join(slices.DeleteFunc(features, func(f string) bool { return f == "" }), "+")
+}
+
+// FromOCI converts a descriptor's or config's platform. Names that [Parse] does
+// not know are kept, as "unknown/unknown" of an attestation is; a platform without
+// operating system or architecture, or with names that could not be printed, is an
+// error of kind [ErrInvalid].
+func FromOCI(o ocispec.Platform) (Platform, error) {
+	p := Platform{OS: o.OS, Arch: o.Architecture, Variant: o.Variant, OSVersion: o.OSVersion}
+	fail := func(format string, a ...any) (Platform, error) {
+		return Platform{}, fmt.Errorf("%w {os: %.64q, architecture: %.64q, variant: %.64q}: %w",
+			ErrInvalid, o.OS, o.Architecture, o.Variant, fmt.Errorf(format, a...))
+	}
+	switch {
+	case p.OS == "":
+		return fail("it has no operating system")
+	case p.Arch == "":
+		return fail("it has no architecture")
+	}
+	for _, s := range []string{p.OS, p.Arch, p.Variant} {
+		if s != "" && !isName(s) {
+			return fail("%.64q is not a name: letters, digits, '_', '.' and '-' are allowed", s)
+		}
+	}
+	features := make([]string, len(o.OSFeatures))
+	for i, f := range o.OSFeatures {
+		features[i] = escape(f)
+	}
+	p.OSFeatures = joinFeatures(features)
+	return Normalise(p), nil
+}
 
 // OCI returns p as image-spec's type.
-func (p Platform) OCI() ocispec.Platform { return ocispec.Platform{} }
+func (p Platform) OCI() ocispec.Platform {
+	o := ocispec.Platform{OS: p.OS, Architecture: p.Arch, Variant: p.Variant, OSVersion: p.OSVersion}
+	for f := range strings.SplitSeq(p.OSFeatures, "+") {
+		if text, err := unescape(f); err == nil && text != "" {
+			o.OSFeatures = append(o.OSFeatures, text)
+		}
+	}
+	return o
+}
 
-// String is the inverse of Parse.
-func (p Platform) String() string { return p.OS + "/" + p.Arch }
+// String is the inverse of Parse: "linux/arm/v7", "windows(10.0.17763+win32k)/amd64".
+// It is "" for the zero value.
+func (p Platform) String() string {
+	if p.IsZero() {
+		return ""
+	}
+	s := p.OS
+	if p.OSVersion != "" || p.OSFeatures != "" {
+		s += "(" + escape(p.OSVersion)
+		if p.OSFeatures != "" {
+			s += "+" + p.OSFeatures
+		}
+		s += ")"
+	}
+	s += "/" + p.Arch
+	if p.Variant != "" {
+		s += "/" + p.Variant
+	}
+	return s
+}
 
 // IsZero reports whether p is "no platform".
 func (p Platform) IsZero() bool { return p == Platform{} }
-
-// Select returns the index of the best of have for a client that wants want, as
-// containerd chooses (exact variant first, then the lower ones it can run); ok is
-// false when none fits.
-func Select(want Platform, have []Platform) (i int, ok bool) { return 0, false }
-
-// Spellings holds an architecture's name in other vocabularies; a field is ""
-// where that vocabulary has no such machine.
-type Spellings struct {
-	Deb, Uname, GNUTriplet, Rust, APK, RPM, Go string
-}
-
-// Spellings returns the other names of p's architecture.
-func (p Platform) Spellings() Spellings { return Spellings{} }
-
-// Known lists the platforms of the table in table.go.
-func Known() []Platform { return nil }
