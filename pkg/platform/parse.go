@@ -129,7 +129,7 @@ func check(p *Platform) error {
 
 // unknown reports a name that does not exist and what may have been meant.
 func unknown(what, name string, names map[string]bool) error {
-	if best := nearest(name, names); best != "" {
+	if best := nearest(name, names); best != "" && !strings.HasPrefix(what, "variant") {
 		return fmt.Errorf("unknown %s %q: did you mean %q?", what, name, best)
 	}
 	var list []string
