@@ -1,19 +1,35 @@
 // Package registry speaks the OCI distribution protocol with a transport of our
 // own: no ping, one connection pool, auth driven by the 401, credentials only to
 // their own origin, every byte verified, children before the tag.
+//
+// It moves manifests and blobs as they are and does not interpret them; what an
+// index or a config means is for package index and package image.
+//
+// # Invariants
+//
+//   - Credentials and tokens go to the origin (scheme, host and port) of the
+//     registry they are for, and to a token server that [Options] or its domain
+//     vouches for; a redirect never carries them elsewhere, nor https to http.
+//   - What a registry, a redirect or a token realm names is not dialled when it
+//     is a private, loopback or link-local address, unless the registry is there.
+//   - A manifest is returned only after its digest is checked; whoever reads a
+//     blob to EOF has verified it, also across resumed connections.
+//   - Nothing is kept in memory that an image can make large: blobs stream, and
+//     every other body is read up to a limit.
+//   - Every wait ends: for the first byte, between bytes, between retries, and
+//     with the context.
 package registry
 
 import (
 	"context"
 	"errors"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/manifestctl/manifestctl/pkg/event"
-	"github.com/manifestctl/manifestctl/pkg/ref"
 )
 
 // The kinds of errors.
@@ -21,67 +37,113 @@ var (
 	ErrNotFound = errors.New("not found in the registry")
 	ErrDenied   = errors.New("denied by the registry")
 	ErrCorrupt  = errors.New("registry sent other bytes than asked for")
+	// ErrBlobUnknown is the refusal of a manifest because the registry misses
+	// something that it names: pushing that again and then the manifest helps.
+	ErrBlobUnknown = errors.New("the registry misses a blob of the manifest")
+	// ErrInvalid is a request that cannot be made: a reference that is not a
+	// registry's, a digest that is none.
+	ErrInvalid = errors.New("invalid request to a registry")
 )
-
-var errTODO = errors.New("registry: not built yet")
 
 // Hosts is a set of registry hosts: some by name, or all.
 type Hosts struct {
 	All   bool
-	Names []string // HOST[:PORT]
+	Names []string // HOST[:PORT]; without a port, every port of the host
 }
 
 // Has reports whether host is in the set.
-func (h Hosts) Has(host string) bool { return false }
+func (h Hosts) Has(host string) bool {
+	if h.All {
+		return true
+	}
+	bare, _ := splitPort(host)
+	for _, name := range h.Names {
+		if strings.EqualFold(name, host) || strings.EqualFold(name, bare) {
+			return true
+		}
+	}
+	return false
+}
 
 // Options tunes a client. The zero value is the recommended one.
 type Options struct {
 	PlainHTTP Hosts          // http instead of https; loopback addresses need no entry
 	Insecure  Hosts          // TLS unverified
-	Keychain  authn.Keychain // nil: docker's and podman's files (authn.DefaultKeychain)
-	UserAgent string
-	Events    event.Sink
+	Realms    Hosts          // token servers that may get the credentials of any registry, besides those of its own domain
+	Keychain  authn.Keychain // nil: docker's and podman's files, see DefaultKeychain
+	UserAgent string         // "": "manifestctl"
+	Events    event.Sink     // called by one goroutine at a time
+
+	MaxManifest int64 // bytes of a manifest; 0: 4 MiB, what every registry must accept
+	ChunkSize   int64 // bytes of one request when an upload must be cut; 0: 16 MiB
+
+	// Sleep waits between retries; nil waits by the clock. Tests pass one that returns at once.
+	Sleep func(context.Context, time.Duration) error
 }
+
+const (
+	defaultMaxManifest = 4 << 20
+	defaultChunk       = 16 << 20
+
+	// tries is how often a request is made in all, and how often a transfer goes
+	// on after a cut without having moved a worthwhile number of bytes.
+	tries = 5
+	// worthwhile is the progress, in bytes, after which a cut transfer may be cut
+	// another full number of times.
+	worthwhile = 64 << 10
+)
 
 // Client talks to any number of registries. It is safe for concurrent use.
-type Client struct{}
+type Client struct {
+	o          Options
+	events     event.Sink
+	idle       time.Duration // longest wait between two bytes of a body
+	headerWait time.Duration // longest wait for the answer to a request that was sent
+	pool       pool
+	hosts      hostTable
+	warnings   onceText
+	uploads    keyedLocks
+}
 
 // New makes a client. It does no I/O.
-func New(o Options) *Client { return &Client{} }
-
-// Resolve returns the descriptor (media type, digest, size) of what r names: HEAD, else GET.
-func (c *Client) Resolve(ctx context.Context, r ref.Ref) (ocispec.Descriptor, error) {
-	return ocispec.Descriptor{}, errTODO
-}
-
-// Manifest fetches the manifest or index that r names, verified: raw is exactly what the registry holds.
-func (c *Client) Manifest(ctx context.Context, r ref.Ref) (desc ocispec.Descriptor, raw []byte, err error) {
-	return ocispec.Descriptor{}, nil, errTODO
-}
-
-// Blob opens a blob of r's repository. Read reports ErrCorrupt in place of io.EOF when the bytes do not match desc.
-func (c *Client) Blob(ctx context.Context, r ref.Ref, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	return nil, errTODO
-}
-
-// HasBlob asks whether r's repository holds the blob.
-func (c *Client) HasBlob(ctx context.Context, r ref.Ref, d digest.Digest) (bool, error) {
-	return false, errTODO
+func New(o Options) *Client {
+	if o.Keychain == nil {
+		o.Keychain = DefaultKeychain(nil)
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "manifestctl"
+	}
+	if o.MaxManifest <= 0 {
+		o.MaxManifest = defaultMaxManifest
+	}
+	if o.ChunkSize <= 0 {
+		o.ChunkSize = defaultChunk
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	return &Client{
+		o:      o,
+		events: event.Serial(o.Events),
+		idle:   time.Minute,
+		// A registry on object storage copies a whole blob before it answers the
+		// last request of an upload: that takes minutes for some gigabytes.
+		headerWait: 5 * time.Minute,
+		pool:       pool{},
+		hosts:      hostTable{},
+	}
 }
 
 // Open gives a blob's bytes, from the start, as often as asked: retries need it.
 type Open func(context.Context) (io.ReadCloser, error)
 
-// PushBlob makes sure r's repository holds the blob: asks, mounts from one of from on the same host, else uploads.
-// uploaded is false when no bytes moved.
-func (c *Client) PushBlob(ctx context.Context, r ref.Ref, desc ocispec.Descriptor, open Open, from []ref.Ref) (uploaded bool, err error) {
-	return false, errTODO
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
 }
-
-// PushManifest puts raw under r's tag, or under its digest when r has no tag, and checks what the registry says it became.
-func (c *Client) PushManifest(ctx context.Context, r ref.Ref, mediaType string, raw []byte) (ocispec.Descriptor, error) {
-	return ocispec.Descriptor{}, errTODO
-}
-
-// Tags lists the tags of r's repository, following pagination.
-func (c *Client) Tags(ctx context.Context, r ref.Ref) ([]string, error) { return nil, errTODO }

@@ -1,0 +1,261 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/manifestctl/manifestctl/pkg/ref"
+)
+
+// Blob opens a blob of r's repository. Read reports ErrCorrupt in place of io.EOF when the bytes do not match desc.
+// A connection that is cut is taken up again where it was. A size of 0 or less is not checked.
+func (c *Client) Blob(ctx context.Context, r ref.Ref, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := check(r, desc.Digest); err != nil {
+		return nil, err
+	}
+	b := &blobReader{c: c, ctx: ctx, ref: r, desc: desc, sum: desc.Digest.Algorithm().Hash()}
+	if err := b.open(); err != nil {
+		return nil, err
+	}
+	b.progress = c.track("pulling", desc.Digest, desc.Size)
+	return b, nil
+}
+
+// blobReader reads a blob over as many connections as it takes.
+type blobReader struct {
+	c    *Client
+	ctx  context.Context //nolint:containedctx // io.Reader has none: it is the one of the Blob call
+	ref  ref.Ref
+	desc ocispec.Descriptor
+
+	body     io.ReadCloser // nil between connections
+	skip     int64         // bytes that come again, of a registry that ignores Range
+	offset   int64         // bytes handed out and hashed
+	sum      hash.Hash
+	progress *progress
+
+	cuts  int   // since mark
+	mark  int64 // offset when the last worthwhile progress was made
+	final error // what every later Read reports
+}
+
+func (b *blobReader) request() *request {
+	rq := b.c.request(b.ref, "pulling blob", http.MethodGet, "/blobs/"+b.desc.Digest.String(), actPull)
+	rq.what = b.ref.Repository() + "@" + b.desc.Digest.String()
+	return rq
+}
+
+// open asks for the blob from offset on.
+func (b *blobReader) open() error {
+	rq := b.request()
+	if b.offset > 0 {
+		rq.header.Set("Range", "bytes="+strconv.FormatInt(b.offset, 10)+"-")
+	}
+	resp, err := b.c.do(b.ctx, rq)
+	if err != nil {
+		return err
+	}
+	skip, err := b.accept(rq, resp)
+	if err != nil {
+		resp.Body.Close()
+		return err
+	}
+	b.body, b.skip = resp.Body, skip
+	return nil
+}
+
+// accept checks what kind of answer it is, and how many bytes of it were read before.
+func (b *blobReader) accept(rq *request, resp *http.Response) (skip int64, err error) {
+	if enc := resp.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return 0, b.corrupt("it comes with Content-Encoding " + printable(enc))
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		// Also when a range was asked for: registries may ignore that.
+		if resp.ContentLength >= 0 && b.desc.Size > 0 && resp.ContentLength != b.desc.Size {
+			return 0, b.corrupt(fmt.Sprintf("it is %d bytes long, and should be %d", resp.ContentLength, b.desc.Size))
+		}
+		return b.offset, nil
+	case http.StatusPartialContent:
+		start, total, ok := contentRange(resp.Header.Get("Content-Range"))
+		switch {
+		case !ok || start != b.offset:
+			return 0, b.corrupt(fmt.Sprintf("asked for bytes from %d on, it sent %q", b.offset, printable(resp.Header.Get("Content-Range"))))
+		case total >= 0 && b.desc.Size > 0 && total != b.desc.Size:
+			return 0, b.corrupt(fmt.Sprintf("it is %d bytes long, and should be %d", total, b.desc.Size))
+		}
+		return 0, nil
+	case http.StatusRequestedRangeNotSatisfiable:
+		return 0, b.corrupt(fmt.Sprintf("it ends before byte %d, and should be %d bytes long", b.offset, b.desc.Size))
+	}
+	return 0, rq.fail(resp)
+}
+
+func (b *blobReader) corrupt(why string) error {
+	return fmt.Errorf("pulling blob %s@%s: %w: %s", b.ref.Repository(), b.desc.Digest, ErrCorrupt, why)
+}
+
+// Read implements io.Reader.
+func (b *blobReader) Read(p []byte) (int, error) {
+	for b.final == nil {
+		if b.body == nil {
+			if b.final = b.resume(); b.final != nil {
+				break
+			}
+		}
+		if b.skip > 0 {
+			n, err := io.CopyN(io.Discard, b.body, b.skip)
+			if b.skip -= n; err != nil {
+				b.cut(err)
+			}
+			continue
+		}
+		n, err := b.body.Read(p)
+		if n > 0 {
+			b.offset += int64(n)
+			_, _ = b.sum.Write(p[:n])
+			b.progress.at(b.offset)
+		}
+		if sized := b.desc.Size > 0; sized && b.offset >= b.desc.Size {
+			// The sum is known before the EOF is: a reader that stops at the
+			// size has also verified.
+			switch {
+			case b.offset > b.desc.Size:
+				b.final = b.corrupt(fmt.Sprintf("it goes on after %d bytes", b.desc.Size))
+			case !b.verified():
+				b.final = b.mismatch()
+			case errors.Is(err, io.EOF):
+				b.final = io.EOF
+			case n == 0 && err != nil: // cut after the last byte
+				b.final = io.EOF
+			}
+			if n > 0 || b.final != nil {
+				return n, b.final
+			}
+			continue
+		} else if errors.Is(err, io.EOF) && !sized {
+			b.final = io.EOF
+			if !b.verified() {
+				b.final = b.mismatch()
+			}
+			return n, b.final
+		}
+		if err != nil {
+			b.cut(err)
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+	return 0, b.final
+}
+
+func (b *blobReader) verified() bool {
+	return digest.NewDigest(b.desc.Digest.Algorithm(), b.sum) == b.desc.Digest
+}
+
+func (b *blobReader) mismatch() error {
+	return b.corrupt("its digest is " + digest.NewDigest(b.desc.Digest.Algorithm(), b.sum).String())
+}
+
+// cut ends a connection that failed; the next Read takes it up.
+func (b *blobReader) cut(err error) {
+	_ = b.body.Close()
+	b.body = nil
+	if b.offset-b.mark >= worthwhile {
+		b.cuts, b.mark = 0, b.offset
+	}
+	b.cuts++
+	if b.ctx.Err() != nil {
+		b.final = fmt.Errorf("pulling blob %s@%s: %w", b.ref.Repository(), b.desc.Digest, context.Cause(b.ctx))
+	} else if b.cuts >= tries {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		b.final = fmt.Errorf("pulling blob %s@%s: cut %d times at byte %d: %w", b.ref.Repository(), b.desc.Digest, b.cuts, b.offset, err)
+	}
+}
+
+// resume opens a connection for the rest. What passes was waited out below.
+func (b *blobReader) resume() error {
+	if err := b.c.o.Sleep(b.ctx, backoff(b.cuts)); err != nil {
+		return b.request().explain(err)
+	}
+	return b.open()
+}
+
+// Close implements io.Closer.
+func (b *blobReader) Close() error {
+	if b.final == nil {
+		b.final = errors.New("the blob is closed")
+	}
+	if b.body == nil {
+		return nil
+	}
+	err := b.body.Close()
+	b.body = nil
+	return err
+}
+
+// contentRange reads "bytes START-END/TOTAL"; TOTAL may be "*" (-1).
+func contentRange(s string) (start, total int64, ok bool) {
+	s, ok = strings.CutPrefix(s, "bytes ")
+	if !ok {
+		return 0, 0, false
+	}
+	span, size, ok1 := strings.Cut(s, "/")
+	first, _, ok2 := strings.Cut(span, "-")
+	start, err := strconv.ParseInt(first, 10, 64)
+	if !ok1 || !ok2 || err != nil || start < 0 {
+		return 0, 0, false
+	}
+	if size == "*" {
+		return start, -1, true
+	}
+	total, err = strconv.ParseInt(size, 10, 64)
+	return start, total, err == nil && total > 0
+}
+
+// HasBlob asks whether r's repository holds the blob.
+func (c *Client) HasBlob(ctx context.Context, r ref.Ref, d digest.Digest) (bool, error) {
+	return c.hasBlob(ctx, r, d, actPull)
+}
+
+func (c *Client) hasBlob(ctx context.Context, r ref.Ref, d digest.Digest, actions string) (bool, error) {
+	if err := check(r, d); err != nil {
+		return false, err
+	}
+	for _, method := range []string{http.MethodHead, http.MethodGet} {
+		rq := c.request(r, "looking for blob", method, "/blobs/"+d.String(), actions)
+		rq.what = r.Repository() + "@" + d.String()
+		if method == http.MethodGet {
+			rq.header.Set("Range", "bytes=0-0")
+		}
+		resp, err := c.do(ctx, rq)
+		if err != nil {
+			return false, err
+		}
+		switch resp.StatusCode {
+		case http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
+			resp.Body.Close() // not read: it may be the whole blob
+			return true, nil
+		case http.StatusNotFound:
+			discard(resp)
+			return false, nil
+		}
+		if method == http.MethodGet || resp.StatusCode == http.StatusUnauthorized {
+			return false, rq.fail(resp)
+		}
+		discard(resp) // a registry that cannot HEAD a blob may still GET it
+	}
+	return false, nil
+}

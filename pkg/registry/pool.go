@@ -1,0 +1,157 @@
+package registry
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Threat: a registry chooses where its redirects, token realms and upload
+// locations point. Names are checked where it counts, at the dial, after DNS:
+// what an address looks like in a URL ("0x7f.1", a name that resolves to
+// 169.254.169.254) does not matter.
+
+// reach is how near an address is. A registry may send us to addresses as near
+// as its own, never nearer: one on the internet not into our network, one in
+// our network not to this machine.
+type reach int
+
+const (
+	public reach = iota
+	private
+	loopback
+	linkLocal // and everything else that is nobody's server: metadata services live here
+)
+
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
+
+func reachOf(ip netip.Addr) reach {
+	ip = ip.Unmap()
+	switch {
+	case ip.IsLoopback():
+		return loopback
+	case ip.IsPrivate() || sharedSpace.Contains(ip):
+		return private
+	case !ip.IsGlobalUnicast(): // link-local, multicast, unspecified, broadcast
+		return linkLocal
+	}
+	return public
+}
+
+// allows reports whether a registry at r may send us to an address at to.
+func (r reach) allows(to reach) bool {
+	switch to {
+	case public:
+		return true
+	case private:
+		return r == private || r == loopback
+	}
+	return r == to
+}
+
+var errAddress = errors.New("address refused")
+
+// pool holds the connections: one transport for the registries themselves and,
+// with the dial guarded, one for each reach of where they may send us.
+type pool struct {
+	made       sync.Mutex
+	transports map[transportKey]*http.Transport
+}
+
+type transportKey struct {
+	insecure bool
+	guarded  bool
+	from     reach
+}
+
+func (p *pool) get(k transportKey) *http.Transport {
+	p.made.Lock()
+	defer p.made.Unlock()
+	if t := p.transports[k]; t != nil {
+		return t
+	}
+	d := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+	if k.guarded {
+		d.Control = func(_, address string, _ syscall.RawConn) error { return checkDial(k.from, address) }
+	}
+	t := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            d.DialContext,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+		MaxIdleConns:           100,
+		MaxIdleConnsPerHost:    32,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    20 * time.Second,
+		DisableCompression:     true, // digests are of the bytes as they are stored
+		WriteBufferSize:        64 << 10,
+		ReadBufferSize:         64 << 10,
+		MaxResponseHeaderBytes: 256 << 10,
+	}
+	if k.insecure {
+		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // asked for by Options.Insecure
+	}
+	if p.transports == nil {
+		p.transports = map[transportKey]*http.Transport{}
+	}
+	p.transports[k] = t
+	return t
+}
+
+// Close closes the connections that are not in use. The client stays usable.
+func (c *Client) Close() {
+	c.pool.made.Lock()
+	defer c.pool.made.Unlock()
+	for _, t := range c.pool.transports {
+		t.CloseIdleConnections()
+	}
+}
+
+func checkDial(from reach, address string) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("%w: %q is not an address", errAddress, address)
+	}
+	if to := reachOf(ap.Addr()); !from.allows(to) {
+		return fmt.Errorf("%w: the registry points at %s, which is not a public address", errAddress, ap.Addr())
+	}
+	return nil
+}
+
+// viaProxy reports whether u is reached through a proxy. A proxy resolves names
+// itself: to guard the dial to it would guard the wrong address.
+func viaProxy(u *url.URL) bool {
+	via, err := http.ProxyFromEnvironment(&http.Request{URL: u})
+	return err == nil && via != nil
+}
+
+// transport picks the pool for u, asked for on behalf of h.
+func (c *Client) transport(h *host, u *url.URL, viaProxy bool) *http.Transport {
+	own := sameOrigin(u, h.origin())
+	k := transportKey{insecure: own && h.insecure || c.o.Insecure.Has(u.Host)}
+	if own || viaProxy {
+		return c.pool.get(k)
+	}
+	h.learned.Lock()
+	k.guarded, k.from = true, h.reach
+	h.learned.Unlock()
+	return c.pool.get(k)
+}
+
+// remember notes how near the registry itself is.
+func (h *host) remember(conn net.Conn) {
+	ap, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return
+	}
+	h.learned.Lock()
+	defer h.learned.Unlock()
+	h.reach = reachOf(ap.Addr())
+}
