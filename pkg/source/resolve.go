@@ -24,8 +24,9 @@ type Resolved struct {
 
 // Resolve picks the image for want out of img (an index, nested ones too, or a
 // single image, whose config must then be of that platform) and reads manifest
-// and config. ErrNotFound lists the platforms there are. The zero platform means
-// the only image there is.
+// and config. ErrNotFound lists the platforms there are. An older variant of the
+// wanted one will do, another architecture never (an arm64 client could run arm,
+// but what is built on it would not be arm64). The zero platform means the only image there is.
 func Resolve(ctx context.Context, img Image, want platform.Platform) (*Resolved, error) {
 	r, err := resolve(ctx, img, want)
 	if err != nil {
@@ -64,7 +65,7 @@ func resolve(ctx context.Context, img Image, want platform.Platform) (*Resolved,
 	i := 0
 	if !want.IsZero() {
 		var ok bool
-		if i, ok = platform.Select(want, have); !ok {
+		if i, ok = platform.SelectArch(want, have); !ok {
 			return nil, fmt.Errorf("%w: no image for %s; there are %s", ErrNotFound, want, listPlatforms(entries))
 		}
 	}
@@ -83,7 +84,7 @@ func runs(p, want platform.Platform) bool {
 	if want.IsZero() {
 		return true
 	}
-	_, ok := platform.Select(want, []platform.Platform{p})
+	_, ok := platform.SelectArch(want, []platform.Platform{p})
 	return ok
 }
 
