@@ -16,7 +16,6 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
-	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
 // Request is what to build and where it goes.
