@@ -1,13 +1,25 @@
 // Package sandbox runs processes of a rootfs as an ordinary user: namespaces,
 // mounts, ownership, emulation. It re-executes this program as an agent, pid 1 of
 // its own user, mount and pid namespaces; programs that use it call [Main] first.
+//
+// It knows nothing of images: a rootfs is a list of directories, a result is a
+// layer's tar. Agents serve one request at a time and are warm: what a step pays
+// for is its mounts, its process and its diff.
+//
+// # Invariants
+//
+//   - Nothing on the host changes but the directories that a caller names: mounts, handlers, names and
+//     processes of a step live in namespaces that end with it.
+//   - No path of a rootfs is ever resolved on the host: targets are walked component by component inside it.
+//   - When Run returns, no process of the step is left; when this process dies, however it dies, so do they.
+//   - A step never sees a descriptor, a path or the memory of this program or of its agent.
+//   - What cannot be kept (an owner without a mapped id) is an error, never silently something else.
 package sandbox
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/manifestctl/manifestctl/pkg/emulate"
@@ -20,11 +32,8 @@ var ErrHost = errors.New("this host cannot run steps")
 // ErrOwnership reports a chown that cannot be kept with a single uid.
 var ErrOwnership = errors.New("owner cannot be kept")
 
-var errTODO = errors.New("sandbox: not built yet")
-
-// Main runs the agent and never returns when this process was started as one; else it does nothing. It
-// must be the first thing main (and TestMain) does.
-func Main() {}
+// ErrRootfs reports a rootfs that no process can be started in: /proc is a symlink, a mount's target is below a file.
+var ErrRootfs = errors.New("rootfs cannot be used")
 
 // Mode is where ids of a rootfs come from.
 type Mode string
@@ -40,54 +49,41 @@ const (
 type Options struct {
 	Mode     Mode // "" probes: root, ranges, single
 	Handlers []emulate.Handler
-	Agents   int // most agents at once; 0 means NumCPU
+	Agents   int    // most agents at once; 0 means NumCPU
+	Path     string // where newuidmap is looked for; "" means $PATH
+	Dir      string // Probe tests the file system of this directory; "" means that of the temporary directory
 }
-
-// Pool is a set of warm agents, one for each concurrent step. It is safe for concurrent use.
-type Pool struct{}
-
-// NewPool probes the host and starts the first agent.
-func NewPool(ctx context.Context, o Options) (*Pool, error) { return nil, errTODO }
-
-// Close ends all agents and what runs in them.
-func (p *Pool) Close() error { return nil }
-
-// Mode is the mode in use.
-func (p *Pool) Mode() Mode { return "" }
-
-// Ownership is how trees made by Unpack and Run keep owners.
-func (p *Pool) Ownership() layer.Ownership { return "" }
-
-// SnapshotKey identifies mode and id map: trees made under one key cannot be used under another.
-func (p *Pool) SnapshotKey() string { return "" }
-
-// Unpack applies an uncompressed layer to dir (made by the caller, empty), as an overlay lower.
-func (p *Pool) Unpack(ctx context.Context, dir string, tar *os.File, lim layer.Limits) error {
-	return errTODO
-}
-
-// Remove deletes a tree that agents made, whatever its owners and modes.
-func (p *Pool) Remove(ctx context.Context, dir string) error { return errTODO }
 
 // Step is one process to run in a rootfs made of directories.
 type Step struct {
-	Lowers  []string // top first; none is an empty rootfs
-	Scratch string   // existing empty directory of the caller for upper and work; on the snapshots' file system
-	Args    []string
-	Env     []string // complete
-	Cwd     string   // made when missing
-	Account layer.Account
-	HostNet bool // false: own network namespace, loopback up
-	Mounts  []Mount
-	Limits  Rlimits
-	Stdout  io.Writer // nil drops
-	Stderr  io.Writer
+	Lowers   []string // top first; none is an empty rootfs
+	Scratch  string   // existing empty directory of the caller for upper and work; on the snapshots' file system
+	Args     []string
+	Env      []string // complete
+	Cwd      string   // made when missing
+	Account  layer.Account
+	HostNet  bool   // false: own network namespace, loopback up
+	Hostname string // "" is DefaultHostname
+	Hosts    []Host // further lines of /etc/hosts
+	Mounts   []Mount
+	Limits   Rlimits
+	Stdout   io.Writer // nil drops
+	Stderr   io.Writer
 
 	// Diff receives the layer's tar after the process ended with 0; nil: none wanted.
 	Diff  io.Writer
 	Clamp *time.Time
 	Keep  string // when set, the upper directory is moved here as a new overlay lower after the diff
 }
+
+// Host is a line of /etc/hosts.
+type Host struct {
+	IP   string
+	Name string
+}
+
+// DefaultHostname is what BuildKit calls the machine a step runs on.
+const DefaultHostname = "buildkitsandbox"
 
 // Rlimits are left as inherited when zero.
 type Rlimits struct {
@@ -121,14 +117,20 @@ type Mount struct {
 
 // ExitError reports a process that ended with a code other than 0 or by a signal.
 type ExitError struct {
-	Code   int // 128+n for signal n
-	Signal string
+	Code   int    // 128+n for signal n
+	Signal string // "SIGKILL"; "" when it was not killed
+	Reason string // why nothing was started (codes 126 and 127 of ours); else ""
 }
 
-func (e *ExitError) Error() string { return "exit" }
-
-// Run runs one step. An *ExitError says how the process ended; any other error is ours or the host's.
-func (p *Pool) Run(ctx context.Context, s Step) error { return errTODO }
+func (e *ExitError) Error() string {
+	switch {
+	case e.Reason != "":
+		return fmt.Sprintf("%s (exit code %d)", e.Reason, e.Code)
+	case e.Signal != "":
+		return fmt.Sprintf("killed by %s (exit code %d)", e.Signal, e.Code)
+	}
+	return fmt.Sprintf("exit code %d", e.Code)
+}
 
 // Rung is one line of the ladder that doctor prints.
 type Rung struct {
@@ -138,6 +140,3 @@ type Rung struct {
 	Err    string // errno and where
 	Mend   string // what to do
 }
-
-// Probe tries every rung by doing it.
-func Probe(ctx context.Context, o Options) []Rung { return nil }

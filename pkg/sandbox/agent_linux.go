@@ -1,0 +1,221 @@
+package sandbox
+
+// This file is the agent: pid 1 of its pid namespace, root of its user namespace. Who is trusted: the parent on the
+// socket. Who is not: the processes of a step, which share its user and pid namespace. It therefore is not
+// dumpable, handles every signal, and gives steps no capability that reaches into it (caps_linux.go).
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/layer"
+)
+
+// amAgent is decided before main: the main goroutine of an agent must keep the main thread, because a thread that
+// a step used up has to end, and the main thread never does.
+var amAgent = isAgent()
+
+func init() {
+	if amAgent {
+		runtime.LockOSThread()
+	}
+}
+
+// isAgent reports whether this process was started by [plan.spawn].
+func isAgent() bool {
+	if len(os.Args) != 1 || os.Args[0] != agentName {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Fstat(agentFD, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK
+}
+
+// Main runs the agent and never returns when this process was started as one; else it does nothing. It
+// must be the first thing main (and TestMain) does.
+func Main() {
+	if !amAgent {
+		return
+	}
+	if err := newServer().serve(); err != nil && !errors.Is(err, errHungUp) {
+		fmt.Fprintln(os.Stderr, err) //nolint:forbidigo // the parent's pipe, shown when an agent dies
+		os.Exit(1)                   //nolint:forbidigo // a process of its own
+	}
+	os.Exit(0) //nolint:forbidigo // likewise
+}
+
+// server is the state of an agent.
+type server struct {
+	codec  *codec
+	mode   Mode
+	mapped int64 // ids from 0 on that exist here
+	home   int   // our mount namespace
+	binfmt int   // our binfmt_misc instance: its handlers live as long as this descriptor; -1 without
+	own    bool  // processes of steps are in a pid namespace of which we are the first process
+}
+
+func newServer() *server {
+	return &server{codec: newCodec(), home: -1, binfmt: -1, own: os.Getpid() == 1}
+}
+
+func (s *server) serve() error {
+	unix.CloseOnExec(agentFD)
+	for {
+		req, fds, err := s.codec.receive(agentFD)
+		if err != nil {
+			return err
+		}
+		r := s.handle(req, fds)
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		if err := s.codec.answer(agentFD, r); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *server) handle(req request, fds []int) reply {
+	var r reply
+	var err error
+	switch {
+	case req.Op == opHello && req.Hello != nil:
+		err = s.hello(req.Hello, &r)
+	case req.Op == opUnpack && len(fds) == 1:
+		err = s.unpack(req, fds[0])
+	case req.Op == opRemove:
+		err = remove(req.Dir)
+	case req.Op == opRun && req.Step != nil:
+		r.Exit, err = s.run(req.Step, fds)
+	default:
+		err = fmt.Errorf("sandbox: unknown request %q", req.Op)
+	}
+	r.Err = toWire(err)
+	return r
+}
+
+// hello sets the agent up. Until it comes, the ids may not be mapped.
+func (s *server) hello(h *hello, r *reply) error {
+	s.mode, s.mapped = h.Mode, h.MapSize
+	// All signals are taken and dropped: pid 1 would otherwise die of one that a step sends. Ignoring them would
+	// be inherited by the steps.
+	signal.Notify(make(chan os.Signal, 1))
+	unix.Umask(0)
+	closeInherited()
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("%w: prctl(PR_SET_DUMPABLE): %w", ErrHost, err)
+	}
+	if s.mode != ModeSingle { // where setgroups is denied, the groups stay (as nobody's)
+		if err := unix.Setgroups(nil); err != nil {
+			return fmt.Errorf("%w: setgroups: %w", ErrHost, err)
+		}
+	}
+	// Mounts that the host makes later arrive here, ours never leave.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("%w: making mounts private in an own mount namespace: %w: a security module (AppArmor) refuses mounts in user namespaces", ErrHost, err)
+	}
+	fd, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%w: /proc/self/ns/mnt: %w", ErrHost, err)
+	}
+	s.home = fd
+	if len(h.Handlers) > 0 {
+		s.binfmt, err = registerHandlers(h.Handlers)
+		r.Emulation = toWire(err)
+	}
+	return nil
+}
+
+// closeInherited closes what our parent's parent left open for all its children; what is ours is close-on-exec.
+func closeInherited() {
+	d, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil || fd <= agentFD {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// registerHandlers makes a binfmt_misc instance for this user namespace, nowhere attached, and fills it. The host's
+// instance is never touched: this one belongs to our user namespace (linux 6.7).
+func registerHandlers(lines []string) (fd int, err error) {
+	fd, err = newMount("binfmt_misc", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("%w: an own binfmt_misc instance: %w: linux 6.7 or later has them; else register handlers on the host (update-binfmts, flag F)", ErrHost, err)
+	}
+	for _, line := range lines {
+		if err := register(fd, line); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("%w: registering %q: %w", ErrHost, line, err)
+		}
+	}
+	return fd, nil
+}
+
+func register(dir int, line string) error {
+	fd, err := unix.Openat(dir, "register", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, []byte(line))
+	return errors.Join(err, unix.Close(fd))
+}
+
+func (s *server) unpack(req request, fd int) error {
+	// The descriptor stays the loop's to close.
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("unpacking a layer: %w", err)
+	}
+	tar := os.NewFile(uintptr(dup), "layer")
+	defer tar.Close()
+	return layer.Apply(context.Background(), req.Dir, tar, layer.ApplyOptions{
+		Ownership: s.ownership(), Limits: req.Limits, Overlay: true,
+	})
+}
+
+func (s *server) ownership() layer.Ownership {
+	if s.mode == ModeSingle {
+		return layer.OwnXattr
+	}
+	return layer.OwnIDs
+}
+
+// remove deletes a tree. Root of the namespace that made it needs no permission on its directories.
+func remove(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("removing a tree: %w", err)
+	}
+	return nil
+}
+
+// diff writes the layer that the upper directory is.
+func diff(st *wireStep, upper string, fd int) error {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("writing a layer: %w", err)
+	}
+	out := os.NewFile(uintptr(dup), "diff")
+	defer out.Close()
+	return layer.Diff(context.Background(), upper, out, layer.DiffOptions{
+		Ownership: st.Ownership, Clamp: st.Clamp,
+	})
+}

@@ -1,0 +1,283 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/layer"
+)
+
+var errClosed = errors.New("sandbox: the pool is closed")
+
+// Pool is a set of warm agents, one for each concurrent step. It is safe for concurrent use.
+type Pool struct {
+	o     Options
+	plan  plan
+	exe   *os.File
+	slots chan struct{} // one token for each agent that may be busy
+
+	emulation error // of the first agent's binfmt_misc instance
+
+	mu     sync.Mutex // guards what follows
+	idle   []*agent
+	all    map[*agent]struct{}
+	closed bool
+}
+
+// NewPool probes the host and starts the first agent.
+func NewPool(ctx context.Context, o Options) (*Pool, error) {
+	if o.Agents <= 0 {
+		o.Agents = runtime.NumCPU()
+	}
+	exe, err := executable()
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{o: o, exe: exe, slots: make(chan struct{}, o.Agents), all: map[*agent]struct{}{}}
+	plans, err := choosePlans(o)
+	if err != nil {
+		exe.Close()
+		return nil, err
+	}
+	var errs []error
+	for _, pl := range plans {
+		p.plan = pl
+		a, err := p.start(ctx)
+		if err == nil {
+			p.emulation = a.emulation
+			p.idle = append(p.idle, a)
+			return p, nil
+		}
+		if ctx.Err() != nil {
+			errs = []error{context.Cause(ctx)}
+			break
+		}
+		errs = append(errs, fmt.Errorf("mode %s: %w", pl.mode, err))
+	}
+	exe.Close()
+	return nil, errors.Join(errs...)
+}
+
+// Close ends all agents and what runs in them.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.closed = true
+	agents := p.all
+	p.all, p.idle = map[*agent]struct{}{}, nil
+	p.mu.Unlock()
+	for a := range agents {
+		a.kill()
+	}
+	for a := range agents {
+		a.wait()
+	}
+	return p.exe.Close()
+}
+
+// Mode is the mode in use.
+func (p *Pool) Mode() Mode { return p.plan.mode }
+
+// Ownership is how trees made by Unpack and Run keep owners.
+func (p *Pool) Ownership() layer.Ownership {
+	if p.plan.mode == ModeSingle {
+		return layer.OwnXattr
+	}
+	return layer.OwnIDs
+}
+
+// SnapshotKey identifies mode and id map: trees made under one key cannot be used under another.
+func (p *Pool) SnapshotKey() string { return p.plan.key() }
+
+// Emulation reports why the handlers of Options could not be registered in an instance of our own; nil when they are
+// (or there are none). Programs of foreign platforms then run only where the host has handlers.
+func (p *Pool) Emulation() error { return p.emulation }
+
+// acquire takes an idle agent or starts one; it waits while Options.Agents are busy.
+func (p *Pool) acquire(ctx context.Context) (*agent, error) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			<-p.slots
+			return nil, errClosed
+		}
+		var a *agent
+		if n := len(p.idle); n > 0 {
+			a, p.idle = p.idle[n-1], p.idle[:n-1]
+		}
+		p.mu.Unlock()
+		if a != nil {
+			if a.dead() { // while idle: killed from outside
+				p.drop(a)
+				continue
+			}
+			return a, nil
+		}
+		a, err := p.start(ctx)
+		if err != nil {
+			<-p.slots
+			return nil, err
+		}
+		return a, nil
+	}
+}
+
+// release gives an agent back; one that is dead or must not be used again is dropped.
+func (p *Pool) release(a *agent) {
+	defer func() { <-p.slots }()
+	if a.broken() {
+		p.drop(a)
+		return
+	}
+	p.mu.Lock()
+	if !p.closed {
+		p.idle = append(p.idle, a)
+	}
+	p.mu.Unlock()
+}
+
+func (p *Pool) drop(a *agent) {
+	a.kill()
+	a.wait()
+	p.mu.Lock()
+	delete(p.all, a)
+	p.mu.Unlock()
+}
+
+// do sends one request to an agent of the pool.
+func (p *Pool) do(ctx context.Context, req request, fds []int) (reply, error) {
+	a, err := p.acquire(ctx)
+	if err != nil {
+		return reply{}, err
+	}
+	defer p.release(a)
+	return a.call(ctx, req, fds)
+}
+
+// Unpack applies an uncompressed layer to dir (made by the caller, empty), as an overlay lower.
+func (p *Pool) Unpack(ctx context.Context, dir string, tar *os.File, lim layer.Limits) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("unpacking a layer: %w", err)
+	}
+	fd, err := dupFD(tar)
+	if err != nil {
+		return fmt.Errorf("unpacking a layer: %w", err)
+	}
+	defer unix.Close(fd)
+	_, err = p.do(ctx, request{Op: opUnpack, Dir: dir, Limits: lim}, []int{fd})
+	runtime.KeepAlive(tar)
+	return err
+}
+
+// dupFD duplicates f's descriptor without making f blocking, as f.Fd would.
+func dupFD(f *os.File) (int, error) {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	var dupErr error
+	if err := c.Control(func(raw uintptr) {
+		fd, dupErr = unix.FcntlInt(raw, unix.F_DUPFD_CLOEXEC, 3)
+	}); err != nil {
+		return -1, err
+	}
+	return fd, dupErr
+}
+
+// Remove deletes a tree that agents made, whatever its owners and modes.
+func (p *Pool) Remove(ctx context.Context, dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("removing a tree: %w", err)
+	}
+	if dir == "/" {
+		return fmt.Errorf("removing a tree: %w: refusing to remove /", os.ErrInvalid)
+	}
+	_, err = p.do(ctx, request{Op: opRemove, Dir: dir}, nil)
+	return err
+}
+
+// Run runs one step. An *ExitError says how the process ended; any other error is ours or the host's.
+func (p *Pool) Run(ctx context.Context, s Step) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	if err := p.plan.account(s.Account); err != nil {
+		return err
+	}
+	ws, err := s.wire()
+	if err != nil {
+		return err
+	}
+	ws.Ownership = p.Ownership()
+
+	streams := make([]*stream, 0, 3)
+	var fds []int
+	defer func() {
+		for _, st := range streams {
+			st.close()
+		}
+	}()
+	for i, w := range []io.Writer{s.Stdout, s.Stderr, s.Diff} {
+		if w == nil {
+			continue
+		}
+		st, err := newStream(w, i == 2)
+		if err != nil {
+			return err
+		}
+		streams = append(streams, st)
+		fds = append(fds, st.remote)
+	}
+	a, err := p.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.release(a)
+	for _, st := range streams {
+		st.start()
+	}
+	sent := func() {
+		for _, st := range streams {
+			st.handOver()
+		}
+	}
+	r, err := a.callThen(ctx, request{Op: opRun, Step: ws}, fds, sent)
+	var copyErrs []error
+	for _, st := range streams {
+		copyErrs = append(copyErrs, st.finish())
+	}
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		return err
+	}
+	if copyErr := errors.Join(copyErrs...); copyErr != nil {
+		return copyErr // a writer of the caller refused; the broken pipe in the agent only followed from it
+	}
+	if err != nil {
+		return err
+	}
+	if r.Exit != nil {
+		return r.Exit
+	}
+	return nil
+}

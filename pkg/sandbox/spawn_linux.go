@@ -1,0 +1,335 @@
+package sandbox
+
+// This file starts agents. Who is trusted: this program and the set-uid helpers newuidmap and newgidmap. The agent
+// runs from a sealed copy of this program's file, so that nothing in a namespace of the same uid can overwrite it.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// agentName is argv[0] of an agent; agentFD is its socket. Together they tell [Main] what this process is. No
+// variable does: it would be inherited by what runs in a step.
+const (
+	agentName = "manifestctl-sandbox-agent"
+	agentFD   = 3
+)
+
+// agentEnv keeps the Go runtime from holding cgroup files of the host open.
+var agentEnv = []string{"GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+
+// agent is one process that serves requests, as its parent sees it.
+type agent struct {
+	conn  *net.UnixConn
+	codec *codec
+	proc  *os.Process
+
+	emulation error
+
+	exited chan struct{} // closed when the process was reaped
+	state  *os.ProcessState
+	stderr tail
+
+	mu     sync.Mutex // guards failed
+	failed bool       // a request was cut off: not to be used again
+}
+
+// executable opens a sealed copy of this program in memory, or where programs in memory are refused the file itself.
+func executable() (*os.File, error) {
+	f, err := sealedCopy()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// Away from the low numbers, which are given to the agent's own files while it is started from this one.
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 16)
+	if err != nil {
+		return nil, fmt.Errorf("opening this program again: %w", err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+func sealedCopy() (*os.File, error) {
+	src, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, fmt.Errorf("%w: opening this program again: %w: mount /proc", ErrHost, err)
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	fd, err := unix.MemfdCreate("manifestctl", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before linux 6.3
+		fd, err = unix.MemfdCreate("manifestctl", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return src, nil
+	}
+	mem := os.NewFile(uintptr(fd), "manifestctl")
+	if _, err := io.Copy(mem, src); err != nil {
+		mem.Close()
+		return src, nil
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		mem.Close()
+		return src, nil
+	}
+	src.Close()
+	return mem, nil
+}
+
+// start starts an agent and sets it up.
+func (p *Pool) start(ctx context.Context) (*agent, error) {
+	a, err := p.plan.spawn(p.exe)
+	if err != nil {
+		return nil, err
+	}
+	h := &hello{Mode: p.plan.mode, MapSize: min(reach(p.plan.uids), reach(p.plan.gids))}
+	for _, handler := range p.o.Handlers {
+		if line := handler.Line(); line != "" {
+			h.Handlers = append(h.Handlers, line)
+		}
+	}
+	r, err := a.call(ctx, request{Op: opHello, Hello: h}, nil)
+	if err != nil {
+		a.kill()
+		a.wait()
+		return nil, err
+	}
+	a.emulation = r.Emulation.err()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		a.kill()
+		a.wait()
+		return nil, errClosed
+	}
+	p.all[a] = struct{}{}
+	return a, nil
+}
+
+// spawn clones an agent into its namespaces and maps its ids.
+func (pl plan) spawn(exe *os.File) (*agent, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("making an agent's socket: %w", err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "agent")
+	defer theirs.Close()
+	ours := os.NewFile(uintptr(pair[0]), "agent")
+	c, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		return nil, fmt.Errorf("making an agent's socket: %w", err)
+	}
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("making an agent's socket: %w", os.ErrInvalid)
+	}
+	a := &agent{conn: conn, codec: newCodec(), exited: make(chan struct{})}
+
+	attr := &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+		Setsid:     true,
+	}
+	if pl.uidTool == "" {
+		attr.UidMappings, attr.GidMappings = sysMap(pl.uids), sysMap(pl.gids)
+		attr.GidMappingsEnableSetgroups = pl.mode == ModeRoot
+	} else {
+		// It execs before it is mapped, as an unknown user: only ambient capabilities survive that.
+		for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+			if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err == nil {
+				attr.AmbientCaps = append(attr.AmbientCaps, c)
+			}
+		}
+	}
+	started := make(chan error)
+	go a.life(exe, theirs, attr, started)
+	if err := <-started; err != nil {
+		conn.Close()
+		return nil, err
+	}
+	if pl.uidTool != "" {
+		err := runMap(pl.uidTool, toolArgs(a.proc.Pid, pl.uids))
+		if err == nil {
+			err = runMap(pl.gidTool, toolArgs(a.proc.Pid, pl.gids))
+		}
+		if err != nil {
+			a.kill()
+			a.wait()
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// life starts the process and waits for its end, all on one thread: the kernel kills the agent when the thread that
+// started it ends.
+func (a *agent) life(exe, socket *os.File, attr *syscall.SysProcAttr, started chan<- error) {
+	runtime.LockOSThread() // never unlocked: the thread ends with this function
+	errRead, errWrite, err := os.Pipe()
+	if err != nil {
+		started <- fmt.Errorf("making an agent's pipe: %w", err)
+		return
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		started <- fmt.Errorf("starting an agent: %w", err)
+		errRead.Close()
+		errWrite.Close()
+		return
+	}
+	proc, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{agentName}, &os.ProcAttr{
+		Dir: "/", Env: agentEnv, Files: []*os.File{null, null, errWrite, socket}, Sys: attr,
+	})
+	runtime.KeepAlive(exe)
+	null.Close()
+	errWrite.Close()
+	if err != nil {
+		errRead.Close()
+		started <- cloneError(err)
+		return
+	}
+	a.proc = proc
+	started <- nil
+	drained := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(&a.stderr, errRead) // only what an agent says when it dies
+		errRead.Close()
+		close(drained)
+	}()
+	a.state, _ = proc.Wait()
+	<-drained
+	a.conn.Close()
+	close(a.exited)
+}
+
+// cloneError says what a refused clone means.
+func cloneError(err error) error {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return fmt.Errorf("%w: starting an agent: %w", ErrHost, err)
+	}
+	return fmt.Errorf("%w: starting a process in an own user namespace: %w: %s", ErrHost, errno, mendUserns(errno))
+}
+
+// runMap runs newuidmap or newgidmap.
+func runMap(tool string, args []string) error {
+	cmd := exec.Command(tool, args...)
+	cmd.Env = []string{}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w: %s", ErrHost, tool, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func (a *agent) kill() { _ = a.proc.Kill() } // it may have ended already
+
+func (a *agent) wait() { <-a.exited }
+
+func (a *agent) dead() bool {
+	select {
+	case <-a.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+func (a *agent) broken() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failed || a.dead()
+}
+
+func (a *agent) call(ctx context.Context, req request, fds []int) (reply, error) {
+	return a.callThen(ctx, req, fds, func() {})
+}
+
+// callThen sends a request, calls sent, and waits for the reply. When ctx ends first, the agent is killed with all
+// that runs in it, and is gone when this returns.
+func (a *agent) callThen(ctx context.Context, req request, fds []int, sent func()) (reply, error) {
+	if ctx.Err() != nil {
+		return reply{}, context.Cause(ctx)
+	}
+	stop := context.AfterFunc(ctx, a.kill)
+	r, err := reply{}, a.codec.send(a.conn, req, fds)
+	sent()
+	if err == nil {
+		r, err = a.codec.await(a.conn)
+	}
+	if !stop() { // the kill is on its way, even if the reply was faster
+		a.fail()
+		a.wait()
+		if err != nil {
+			return reply{}, context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		a.fail()
+		a.kill()
+		a.wait()
+		return reply{}, a.obituary(err)
+	}
+	return r, r.Err.err()
+}
+
+func (a *agent) fail() {
+	a.mu.Lock()
+	a.failed = true
+	a.mu.Unlock()
+}
+
+// errAgent is the kind of errors of an agent that died under a request.
+var errAgent = errors.New("the sandbox's agent died")
+
+// obituary says how the agent died.
+func (a *agent) obituary(err error) error {
+	how := "unknown"
+	if a.state != nil {
+		how = a.state.String()
+	}
+	if said := strings.TrimSpace(a.stderr.String()); said != "" {
+		return fmt.Errorf("%w: %s: %s", errAgent, how, said)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		return fmt.Errorf("%w: %s (out of memory?)", errAgent, how)
+	}
+	return fmt.Errorf("%w: %s: %w", errAgent, how, err)
+}
+
+// tail keeps the last bytes that were written to it.
+type tail struct {
+	mu sync.Mutex // guards b
+	b  []byte
+}
+
+const tailSize = 4 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, p...)
+	if over := len(t.b) - tailSize; over > 0 {
+		t.b = append(t.b[:0], t.b[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.b)
+}

@@ -1,0 +1,289 @@
+package sandbox
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// step is one run in the agent.
+type step struct {
+	*wireStep
+	srv   *server
+	out   [2]int // stdout and stderr; -1 drops
+	upper string
+	stage string
+	tree  *tree
+}
+
+// ended is how a step's thread ended.
+type ended struct {
+	exit *ExitError
+	err  error
+}
+
+// run does a whole step: set up, process, clean-up, layer.
+func (s *server) run(w *wireStep, fds []int) (*ExitError, error) {
+	st := &step{wireStep: w, srv: s, out: [2]int{-1, -1}, upper: filepath.Join(w.Scratch, "upper"), stage: filepath.Join(w.Scratch, "stage")}
+	diffFD := -1
+	for _, f := range []struct {
+		on bool
+		to *int
+	}{{w.Stdout, &st.out[0]}, {w.Stderr, &st.out[1]}, {w.Diff, &diffFD}} {
+		if !f.on {
+			continue
+		}
+		if len(fds) == 0 {
+			return nil, errors.New("sandbox: descriptors are missing")
+		}
+		*f.to, fds = fds[0], fds[1:]
+	}
+	if err := st.directories(); err != nil {
+		return nil, err
+	}
+	done := make(chan ended, 1)
+	go st.thread(done)
+	end := <-done
+	if st.tree != nil {
+		if err := st.tree.removeStubs(st.upper); err != nil && end.err == nil && end.exit == nil {
+			end.err = err
+		}
+	}
+	if end.err != nil || end.exit != nil {
+		return end.exit, end.err
+	}
+	if w.Diff {
+		if err := diff(w, st.upper, diffFD); err != nil {
+			return nil, err
+		}
+	}
+	if w.Keep != "" {
+		if err := os.Rename(st.upper, w.Keep); err != nil {
+			return nil, fmt.Errorf("keeping the snapshot: %w", err)
+		}
+	}
+	return nil, nil
+}
+
+// directories makes what an overlay needs. The upper directory is the root of the merged tree, so it looks like the one below.
+func (st *step) directories() error {
+	for _, d := range []string{st.upper, filepath.Join(st.Scratch, "work"), st.stage} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return fmt.Errorf("preparing a step: %w", err)
+		}
+	}
+	if len(st.Lowers) == 0 {
+		empty := filepath.Join(st.Scratch, "empty")
+		if err := os.Mkdir(empty, 0o755); err != nil {
+			return fmt.Errorf("preparing a step: %w", err)
+		}
+		st.Lowers = []string{empty}
+		return nil
+	}
+	if err := copyMeta(st.Lowers[0], st.upper); err != nil {
+		return fmt.Errorf("preparing a step: %w", err)
+	}
+	return nil
+}
+
+// copyMeta gives directory to the mode, owner, xattrs and time of directory from.
+func copyMeta(from, to string) error {
+	src, err := unix.Open(from, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", from, err)
+	}
+	defer unix.Close(src)
+	dst, err := unix.Open(to, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", to, err)
+	}
+	defer unix.Close(dst)
+	m, err := readMeta(src)
+	if err != nil {
+		return err
+	}
+	if m.uid != 0 || m.gid != 0 {
+		if err := unix.Fchown(dst, int(m.uid), int(m.gid)); err != nil {
+			return err
+		}
+	}
+	if err := unix.Fchmod(dst, m.mode&0o7777); err != nil {
+		return err
+	}
+	for name, value := range m.xattrs {
+		if !strings.HasPrefix(name, "user.") {
+			continue // security labels are the host's business
+		}
+		if err := unix.Fsetxattr(dst, name, []byte(value), 0); err != nil {
+			return err
+		}
+	}
+	return setMtime(dst, m.mtime)
+}
+
+// thread is the life of a step's own thread: it enters new namespaces, sets the rootfs up, starts the process, waits
+// until nothing of it is left, and goes back so that the mounts end. Then the thread ends too: it has lost
+// capabilities for good.
+func (st *step) thread(done chan<- ended) {
+	runtime.LockOSThread() // never unlocked
+	var e ended
+	e.exit, e.err = st.inside()
+	if err := unix.Setns(st.srv.home, unix.CLONE_NEWNS); err != nil && e.err == nil {
+		e.err = fmt.Errorf("leaving the step's mount namespace: %w", err)
+	}
+	done <- e
+}
+
+func (st *step) inside() (*ExitError, error) {
+	flags := unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+	if !st.HostNet {
+		flags |= unix.CLONE_NEWNET
+	}
+	if err := unix.Unshare(flags); err != nil {
+		return nil, fmt.Errorf("%w: making a step's namespaces: %w", ErrHost, err)
+	}
+	unix.Umask(0)
+	if !st.HostNet {
+		if err := loopbackUp(); err != nil {
+			return nil, fmt.Errorf("%w: setting the loopback interface up: %w", ErrHost, err)
+		}
+	}
+	host := cmp.Or(st.Hostname, DefaultHostname)
+	if err := unix.Sethostname([]byte(host)); err != nil {
+		return nil, fmt.Errorf("setting the step's host name %q: %w", host, err)
+	}
+	proc, err := st.mounts()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(proc)
+	if err := st.pivot(); err != nil {
+		return nil, err
+	}
+	unix.Umask(0o022)
+	return st.process(proc)
+}
+
+// mounts builds the whole tree at STAGE/root and returns the step's /proc.
+func (st *step) mounts() (proc int, err error) {
+	null, err := unix.Open("/dev/null", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("%w: /dev/null: %w", ErrHost, err)
+	}
+	defer unix.Close(null)
+	stage, err := st.openStage()
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(stage)
+	root, err := mountOverlay(st.Lowers, st.upper, filepath.Join(st.Scratch, "work"), filepath.Join(st.stage, "root"))
+	if err != nil {
+		return -1, fmt.Errorf("%w: the rootfs: %w%s", ErrHost, err, mendOverlay(err))
+	}
+	if st.tree, err = newTree(root); err != nil {
+		return -1, err
+	}
+	empty, err := unix.Openat(stage, "empty", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("preparing a step: %w", err)
+	}
+	defer unix.Close(empty)
+	proc, err = st.tree.system(st.wireStep, st.srv.mapped, empty, null)
+	if err != nil {
+		return -1, err
+	}
+	if err := st.ownMounts(stage); err != nil {
+		unix.Close(proc)
+		return -1, err
+	}
+	if err := st.tree.stubsMade(); err != nil {
+		unix.Close(proc)
+		return -1, err
+	}
+	return proc, nil
+}
+
+// openStage mounts a file system in memory over the stage directory, in this step's namespace only: what is bound
+// into the rootfs from there (secrets too) is never on disk. It is a ramfs where there is one, which is not swapped.
+func (st *step) openStage() (int, error) {
+	m, err := newMount("ramfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755")
+	if err != nil {
+		m, err = newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755")
+	}
+	if err != nil {
+		return -1, fmt.Errorf("%w: %w", ErrHost, err)
+	}
+	target, err := openDir(st.stage)
+	if err != nil {
+		unix.Close(m)
+		return -1, err
+	}
+	err = attach(m, target)
+	unix.Close(target)
+	for _, d := range []string{"root", "empty"} {
+		if err == nil {
+			err = unix.Mkdirat(m, d, 0o755)
+		}
+	}
+	if err != nil {
+		unix.Close(m)
+		return -1, fmt.Errorf("preparing a step: %w", err)
+	}
+	return m, nil
+}
+
+// pivot makes the rootfs the root of this thread and of what it starts; nothing of the host stays reachable.
+func (st *step) pivot() error {
+	if err := unix.Fchdir(st.tree.fd); err != nil {
+		return fmt.Errorf("entering the rootfs: %w", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("%w: pivot_root: %w", ErrHost, err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("%w: leaving the host's root: %w", ErrHost, err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("entering the rootfs: %w", err)
+	}
+	return nil
+}
+
+// ownMounts adds /etc/resolv.conf, /etc/hosts and the mounts of the step, shallow targets first.
+func (st *step) ownMounts(stage int) error {
+	ms := []Mount{{Kind: MountData, Target: "/etc/hosts", Data: st.hosts(), Mode: 0o644, ReadOnly: true}}
+	if st.HostNet {
+		conf, err := os.ReadFile("/etc/resolv.conf")
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%w: %w", ErrHost, err)
+		}
+		ms = append(ms, Mount{Kind: MountData, Target: "/etc/resolv.conf", Data: conf, Mode: 0o644, ReadOnly: true})
+	}
+	ms = append(ms, st.Mounts...)
+	depth := func(m Mount) int { return strings.Count(path.Clean("/"+m.Target), "/") }
+	slices.SortStableFunc(ms, func(a, b Mount) int { return depth(a) - depth(b) })
+	for i, m := range ms {
+		if err := st.mount(m, stage, i); err != nil {
+			return fmt.Errorf("mounting %s at %s: %w", m.Kind, m.Target, err)
+		}
+	}
+	return nil
+}
+
+func (st *step) hosts() []byte {
+	host := cmp.Or(st.Hostname, DefaultHostname)
+	var b strings.Builder
+	fmt.Fprintf(&b, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n", host)
+	for _, h := range st.Hosts {
+		fmt.Fprintf(&b, "%s\t%s\n", h.IP, h.Name)
+	}
+	return []byte(b.String())
+}

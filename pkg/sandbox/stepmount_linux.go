@@ -1,0 +1,187 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// mount puts one mount of a step at its target inside the rootfs. Mount points that are missing are made, and taken
+// away again after the step.
+func (st *step) mount(m Mount, stage, n int) error {
+	if path.Clean("/"+m.Target) == "/" {
+		return fmt.Errorf("%w: the target is the root itself", ErrRootfs)
+	}
+	fd, file, err := st.makeMount(m, stage, n)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	target, _, err := st.tree.open(m.Target, want{file: file, stub: true})
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w: the target is missing and lies in a read-only mount", err)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	return attach(fd, target)
+}
+
+// makeMount makes the mount without attaching it; file says that it is one rather than a directory.
+func (st *step) makeMount(m Mount, stage, n int) (fd int, file bool, err error) {
+	attrs := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if m.ReadOnly {
+		attrs |= attrRO
+	}
+	switch m.Kind {
+	case MountDir:
+		fd, err = bind(unix.AT_FDCWD, m.Source, attrs)
+		if err != nil {
+			return -1, false, fmt.Errorf("%s: %w", m.Source, err)
+		}
+		file, err = isFile(fd)
+	case MountTmpfs:
+		fd, err = st.newTmpfs(m, int(attrs))
+	case MountData:
+		fd, err = st.newData(m, stage, n)
+		file = true
+	case MountOverlay:
+		fd, err = st.newOverlayMount(m, n, attrs)
+		if err == nil {
+			file, err = isFile(fd)
+		}
+	default:
+		err = fmt.Errorf("%w: unknown kind of mount", os.ErrInvalid)
+	}
+	return fd, file, err
+}
+
+func isFile(fd int) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, err
+	}
+	return st.Mode&unix.S_IFMT != unix.S_IFDIR, nil
+}
+
+func (st *step) newTmpfs(m Mount, attrs int) (int, error) {
+	if err := st.owner(m); err != nil {
+		return -1, err
+	}
+	mode := m.Mode
+	if mode == 0 {
+		mode = 0o1777
+	}
+	opts := []string{"source=tmpfs", "mode=" + strconv.FormatUint(uint64(mode), 8)}
+	if m.UID != 0 || m.GID != 0 {
+		opts = append(opts, "uid="+strconv.Itoa(m.UID), "gid="+strconv.Itoa(m.GID))
+	}
+	if m.Size > 0 {
+		opts = append(opts, "size="+strconv.FormatInt(m.Size, 10))
+	}
+	return newMount("tmpfs", attrs, opts...)
+}
+
+// owner checks that the owner of a mount exists here.
+func (st *step) owner(m Mount) error {
+	if int64(m.UID) < st.srv.mapped && int64(m.GID) < st.srv.mapped && m.UID >= 0 && m.GID >= 0 {
+		return nil
+	}
+	mend := "give the user a larger range in /etc/subuid and /etc/subgid"
+	if st.srv.mode == ModeSingle {
+		mend = mendRanges
+	}
+	return fmt.Errorf("%w: %d:%d: %s", ErrOwnership, m.UID, m.GID, mend)
+}
+
+// newData writes a file into the stage and returns a mount of it.
+func (st *step) newData(m Mount, stage, n int) (int, error) {
+	if err := st.owner(m); err != nil {
+		return -1, err
+	}
+	name := "data" + strconv.Itoa(n)
+	fd, err := unix.Openat(stage, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return -1, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	_, err = f.Write(m.Data)
+	if err == nil {
+		err = unix.Fchown(fd, m.UID, m.GID)
+	}
+	if err == nil {
+		err = unix.Fchmod(fd, m.Mode&0o777)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return -1, err
+	}
+	attrs := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
+	if m.ReadOnly {
+		attrs |= attrRO
+	}
+	return bind(stage, name, attrs)
+}
+
+// newOverlayMount merges lowers and returns a mount of Sub in them. What is written goes to the scratch directory
+// and is never looked at.
+func (st *step) newOverlayMount(m Mount, n int, attrs uint64) (int, error) {
+	dir := filepath.Join(st.Scratch, "mount"+strconv.Itoa(n))
+	upper, work, empty := filepath.Join(dir, "upper"), filepath.Join(dir, "work"), filepath.Join(dir, "empty")
+	at := filepath.Join(st.stage, "mount"+strconv.Itoa(n)) // in memory
+	for _, d := range []string{dir, upper, work, empty, at} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return -1, err
+		}
+	}
+	lowers := m.Lowers
+	if len(lowers) == 0 {
+		lowers = []string{empty}
+	} else if err := copyMeta(lowers[0], upper); err != nil {
+		return -1, err
+	}
+	root, err := mountOverlay(lowers, upper, work, at)
+	if err != nil {
+		return -1, fmt.Errorf("%w: %w%s", ErrHost, err, mendOverlay(err))
+	}
+	defer unix.Close(root)
+	t, err := newTree(root)
+	if err != nil {
+		return -1, err
+	}
+	sub, err := t.find(m.Sub)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(sub)
+	return bind(sub, "", attrs)
+}
+
+// find opens what is at name, following links inside the tree.
+func (t *tree) find(name string) (int, error) {
+	fd, _, err := t.open(name, want{exist: true, file: true})
+	if errors.Is(err, unix.EISDIR) {
+		fd, _, err = t.open(name, want{exist: true})
+	}
+	return fd, err
+}
+
+// mendOverlay explains why an overlay was refused.
+func mendOverlay(err error) string {
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return ": this kernel has no overlayfs: modprobe overlay"
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return ": overlayfs in user namespaces needs linux 5.11 or later, and no security module against it"
+	case errors.Is(err, unix.EINVAL):
+		return ": the store may be on a file system that cannot be an upper layer (overlay, NFS): choose another with --root"
+	case errors.Is(err, unix.ENOTSUP):
+		return ": the store's file system has no user xattrs: choose another with --root"
+	}
+	return ""
+}
