@@ -99,13 +99,13 @@ func newBuild(e *env) *cobra.Command {
 
 // run builds with progress on stderr.
 func (b *buildFlags) run(ctx context.Context, e *env, st *store.Store, req build.Request, o build.Options) (build.Result, error) {
-	display, err := e.display(b.progressMode(e))
+	sink, closeDisplay, err := e.progress(b.progressMode(e))
 	if err != nil {
 		return build.Result{}, err
 	}
-	o.Events, o.Registry.Events = display.Sink(), display.Sink()
+	o.Events, o.Registry.Events = sink, sink
 	res, err := build.Run(ctx, st, req, o)
-	display.Close()
+	closeDisplay()
 	return res, err
 }
 

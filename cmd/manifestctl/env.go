@@ -22,7 +22,7 @@ type env struct {
 	stdout, stderr io.Writer
 	lookup         func(string) (string, bool)
 	now            func() time.Time
-	width          func() int // columns of the terminal that stderr is; 0: it is none
+	size           func() (cols, rows int) // of the terminal that stderr is; 0: it is none
 
 	globals globals
 }
@@ -42,15 +42,15 @@ func hostEnv() *env {
 		stderr: os.Stderr,
 		lookup: os.LookupEnv,
 		now:    time.Now,
-		width: func() int {
+		size: func() (cols, rows int) {
 			fd := int(os.Stderr.Fd())
 			if !term.IsTerminal(fd) {
-				return 0
+				return 0, 0
 			}
-			if w, _, err := term.GetSize(fd); err == nil && w > 0 {
-				return w
+			if w, h, err := term.GetSize(fd); err == nil && w > 0 {
+				return w, h
 			}
-			return 80
+			return 80, 24
 		},
 	}
 }
