@@ -29,6 +29,7 @@ type Store struct {
 	root     string
 	readOnly bool
 	gates    gates
+	fsync    func(*os.File) error // (*os.File).Sync, but in tests of failing disks
 
 	mu     sync.Mutex // guards the six below
 	closed bool
@@ -58,6 +59,7 @@ func Open(ctx context.Context, root string, o Options) (*Store, error) {
 	s := &Store{
 		root:     abs,
 		readOnly: o.ReadOnly,
+		fsync:    (*os.File).Sync,
 		leased:   map[digest.Digest]struct{}{},
 		dirty:    map[digest.Digest]struct{}{},
 	}

@@ -113,7 +113,7 @@ func (s *Store) syncEach(ctx context.Context, todo []digest.Digest) (map[digest.
 				return err
 			}
 			defer f.Close()
-			if err := f.Sync(); err != nil {
+			if err := s.fsync(f); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				lost[d] = fi
