@@ -110,8 +110,9 @@ func (d *ttyDisplay) underWay(room int) []string {
 	}
 	hidden := 0
 	if room = max(room, 1); len(open) > room {
-		hidden = len(open) - room + 1
-		open = open[:len(open)-hidden]
+		room-- // for the line that counts the hidden ones
+		hidden = len(open) - room
+		open = open[:room]
 	}
 	spare := room - len(open)
 	var lines []string

@@ -81,7 +81,7 @@ func Check(m *Map, packages []Package) []Violation {
 func checkImport(m *Map, row Row, from, to string, add func(rule, format string, a ...any)) {
 	for _, f := range m.Fences {
 		if matchAny(f.What, to) && !matchAny(f.Only, from) {
-			add(RuleFence, "%s → %s: only %s may; %s", from, to, strings.Join(f.Only, ", "), f.Instead)
+			add(RuleFence, "%s → %s: only %s may; everything else %s", from, to, listOr(f.Only, "tests"), f.Instead)
 		}
 	}
 	if !own(to) {

@@ -142,7 +142,7 @@ func TestCheck(t *testing.T) {
 		},
 		"fenced module": {
 			change: func(p []Package) []Package { p[2].Imports = []string{"example.com/heavy/part"}; return p },
-			rule:   RuleFence, text: "pkg/c → example.com/heavy/part: only pkg/heavy may; asks pkg/heavy",
+			rule:   RuleFence, text: "pkg/c → example.com/heavy/part: only pkg/heavy may; everything else asks pkg/heavy",
 		},
 		"fenced package": {
 			change: func(p []Package) []Package { p[3].Imports = []string{"pkg/a"}; return p },
