@@ -31,6 +31,7 @@ type contextDir struct {
 	root      *os.Root
 	patterns  []string
 	ignore    *patternmatcher.PatternMatcher // nil: nothing is ignored
+	walks     map[string][]found             // what walk found, by directory and pattern
 }
 
 // openContext opens a directory and reads its .dockerignore.
@@ -39,7 +40,7 @@ func openContext(name, dir string) (*contextDir, error) {
 	if err != nil {
 		return nil, &Error{File: dir, Message: fmt.Sprintf("opening the %s directory: %v", name, cause(err)), Err: err}
 	}
-	c := &contextDir{name: name, dir: dir, root: root}
+	c := &contextDir{name: name, dir: dir, root: root, walks: map[string][]found{}}
 	if err := c.readIgnore(); err != nil {
 		root.Close()
 		return nil, err
@@ -112,9 +113,10 @@ func (c *contextDir) readIgnore() error {
 	return nil
 }
 
-// ignored reports whether .dockerignore leaves a file out. Names are slash separated and clean.
-func (c *contextDir) ignored(name string) bool {
-	if c.ignore == nil || name == "." {
+// ignored reports whether .dockerignore leaves a file out, or a directory with all that is in it. Names
+// are slash separated and clean.
+func (c *contextDir) ignored(name string, isDir bool) bool {
+	if c.ignore == nil || name == "." || isDir && c.ignore.Exclusions() {
 		return false
 	}
 	m, err := c.ignore.MatchesOrParentMatches(filepath.FromSlash(name))

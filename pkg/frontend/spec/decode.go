@@ -27,12 +27,14 @@ func (o object[T]) names() []string {
 	return names
 }
 
-// decode fills v from n and reports unknown keys. It returns false when n is not a mapping.
+// decode fills v from n and reports unknown keys. It returns false when there was one or n is not a
+// mapping: what seems to be missing then may be there under a wrong name.
 func (o object[T]) decode(d *decoder, n *node, v *T) bool {
 	if n.kind != kindMap {
 		d.wrong(n, o.what, "a mapping")
 		return false
 	}
+	complete := true
 	for i, key := range n.keys {
 		found := false
 		for _, f := range o.fields {
@@ -42,10 +44,11 @@ func (o object[T]) decode(d *decoder, n *node, v *T) bool {
 			}
 		}
 		if !found {
+			complete = false
 			d.r.at(key, didYouMean(key.text, o.names()), "unknown key %q of %s", key.text, o.what)
 		}
 	}
-	return true
+	return complete
 }
 
 // value returns the value of a key of a mapping, nil when it is absent.
@@ -98,7 +101,7 @@ func (d *decoder) scalar(n *node, what string) text {
 	case kindString, kindNumber, kindBool:
 		return text{n.text, n}
 	case kindNull:
-		d.r.at(n, `write "" for an empty string`, "%s has no value", what)
+		d.r.at(n, `remove the key, or write "" for an empty value`, "%s has no value", what)
 	default:
 		d.wrong(n, what, "a string")
 	}

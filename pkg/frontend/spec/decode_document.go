@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"strconv"
 	"strings"
 
 	"github.com/manifestctl/manifestctl/pkg/platform"
@@ -48,16 +47,18 @@ func decodeDocument(r *reporter, text []byte) (*document, *decoder) {
 	}
 	d := &decoder{r: r}
 	doc := &document{root: root}
-	if !documentObject.decode(d, root, doc) {
+	complete := documentObject.decode(d, root, doc)
+	if root.kind != kindMap {
 		return nil, nil
 	}
 	switch {
-	case doc.version == nil:
+	case doc.version == nil && complete:
 		d.r.at(root, `begin with "version: 1"`, "version is missing")
+	case doc.version == nil:
 	case doc.version.kind != kindNumber || doc.version.text != "1":
 		d.r.at(doc.version, "write version: 1", "version %q of the spec is not known", clean(doc.version.text))
 	}
-	if doc.from == nil && root.value("from") == nil {
+	if complete && root.value("from") == nil {
 		d.r.at(root, `"from: scratch" begins with nothing`, "from is missing")
 	}
 	return doc, d
@@ -183,8 +184,7 @@ func (d *decoder) stagePlatform(n *node) text {
 		return t
 	}
 	if _, err := platform.Parse(t.s); err != nil || !strings.Contains(t.s, "/") {
-		hint := "build, target, or os/arch as in linux/amd64"
-		d.r.at(n, hint, "invalid platform %s", strconv.Quote(clean(t.s)))
+		d.r.add(n.line, n.col, err, "build, target, or os/arch as in linux/amd64", "%q is not a platform of a stage", t.s)
 		return text{}
 	}
 	return t

@@ -47,7 +47,9 @@ func (d *decoder) files(n *node) []*file {
 	d.list(n, "files", func(item *node) {
 		f := &file{n: item, keys: map[string]*node{}}
 		before := d.mistakes()
-		if fileObject.decode(d, item, f) {
+		if item.kind != kindMap {
+			d.wrong(item, "an entry of files", "a mapping")
+		} else if fileObject.decode(d, item, f) {
 			for _, k := range item.keys {
 				f.keys[k.text] = k
 			}
@@ -99,13 +101,21 @@ func (d *decoder) checkFile(f *file) {
 			d.r.at(k, "", "%s does not go with type %s", k.text, kind)
 		}
 	}
-	if f.keys["context"] != nil && source == nil {
+	if kind != "file" && kind != "directory" && kind != "hardlink" {
+		for name := range f.xattrs {
+			if strings.HasPrefix(name, "user.") {
+				d.r.at(f.keys["xattrs"], "", "the kernel keeps user attributes of files and directories only, not of a %s", kind)
+				break
+			}
+		}
+	}
+	if f.keys["context"] != nil && source == nil && allowed(kind, "context") {
 		d.r.at(f.keys["context"], "", "context goes with source")
 	}
-	if f.keys["dir_mode"] != nil && source == nil {
+	if f.keys["dir_mode"] != nil && source == nil && allowed(kind, "dir_mode") {
 		d.r.at(f.keys["dir_mode"], "use mode", "dir_mode goes with source")
 	}
-	if f.keys["expand"] != nil && content == nil {
+	if f.keys["expand"] != nil && content == nil && allowed(kind, "expand") {
 		d.r.at(f.keys["expand"], "", "expand goes with content")
 	}
 	if f.expand && f.content.set() {

@@ -76,8 +76,8 @@ func (d *decoder) steps(n *node) []*step {
 		s := &step{n: item, keys: map[string]*node{}}
 		before := d.mistakes()
 		if stepObject.decode(d, item, s) {
-			for i, k := range item.keys {
-				s.keys[k.text] = item.keys[i]
+			for _, k := range item.keys {
+				s.keys[k.text] = k
 			}
 			d.checkStep(s)
 		}
@@ -111,7 +111,7 @@ func (d *decoder) checkStep(s *step) {
 	if s.keys["shell"] != nil && s.run != nil && s.run.shell == nil && len(s.run.argv) > 0 {
 		d.r.at(s.keys["shell"], "", "shell is for a run that is a string, this is a list")
 	}
-	if kinds[0] == "remove" && len(s.remove) == 0 {
+	if kinds[0] == "remove" && len(s.remove) == 0 && len(s.n.value("remove").values) == 0 && s.n.value("remove").kind == kindList {
 		d.r.at(s.keys["remove"], "", "remove names nothing")
 	}
 }
@@ -191,7 +191,13 @@ func (d *decoder) oneOf(n *node, what string, words ...string) string {
 		}
 	}
 	if t.set() {
-		d.r.at(n, didYouMean(t.s, words), "%s %q is not one of %s", what, t.s, strings.Join(words, ", "))
+		hint := ""
+		if best := nearest(t.s, words); best != "" {
+			hint = "did you mean \"" + best + "\"?"
+		} else if t.s == "device" {
+			hint = "a device is char or block"
+		}
+		d.r.at(n, hint, "%s %q is not one of %s", what, t.s, strings.Join(words, ", "))
 	}
 	return ""
 }

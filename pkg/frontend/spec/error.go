@@ -124,6 +124,9 @@ func (r *reporter) add(line, col int, cause error, hint, format string, args ...
 
 // at records a mistake at a node.
 func (r *reporter) at(n *node, hint, format string, args ...any) {
+	if n.kind == kindBad {
+		return
+	}
 	r.add(n.line, n.col, nil, hint, format, args...)
 }
 

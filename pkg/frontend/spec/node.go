@@ -23,6 +23,7 @@ const (
 	kindBinary kind = "binary data"
 	kindMap    kind = "a mapping"
 	kindList   kind = "a list"
+	kindBad    kind = "broken" // reported; nothing more is said about it
 )
 
 // node is one value of the document with its place. Aliases share the node of their anchor.
@@ -233,6 +234,7 @@ func (c *converter) convert(n ast.Node, depth int) *node {
 		target, ok := c.anchors[name]
 		if !ok {
 			c.r.at(out, "an anchor (&"+name+") stands before its aliases", "unknown alias *%s", name)
+			out.kind = kindBad
 			return out
 		}
 		c.count(out, target.weight)
@@ -252,6 +254,7 @@ func (c *converter) convert(n ast.Node, depth int) *node {
 		c.mapping(out, []*ast.MappingValueNode{v}, depth)
 	default:
 		c.r.at(out, "", "YAML: %s is not supported here", strings.ToLower(n.Type().String()))
+		out.kind = kindBad
 	}
 	return out
 }
@@ -284,7 +287,8 @@ func (c *converter) tag(v *ast.TagNode, depth int) *node {
 		b, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(out.text), ""))
 		if out.kind != kindString || err != nil {
 			c.r.at(here, "", "!!binary before what is not base64")
-			return out
+			here.kind = kindBad
+			return here
 		}
 		cp := *out
 		cp.kind, cp.text = kindBinary, string(b)

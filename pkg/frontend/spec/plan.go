@@ -65,10 +65,12 @@ func (p *planner) build(d *decoder) *graph.Build {
 		t := &targetPlan{planner: p, platform: plat, stages: map[string]*stageResult{}}
 		t.vars = p.variables(plat, true)
 		b.Targets = append(b.Targets, t.target())
+		t.checking = true
 		for _, s := range p.doc.stages {
 			t.stage(s, nil)
 		}
 	}
+	p.checkFroms()
 	p.nameShared()
 	for _, s := range p.doc.stages {
 		if !p.reached[s.key.text] {
@@ -100,7 +102,6 @@ func (p *planner) bindArgs() {
 		switch {
 		case value == nil:
 			p.r.at(a.key, "--build-arg "+a.key.text+"=VALUE", "argument %s has no default and was not given", a.key.text)
-			p.doc.badArgs = true
 		case !utf8.ValidString(*value) || strings.ContainsRune(*value, 0):
 			p.r.at(a.key, "", "the value of argument %s is not text", a.key.text)
 		}
@@ -155,14 +156,14 @@ func (p *planner) platforms() []platform.Platform {
 		plat, err := platform.Parse(t.s)
 		switch {
 		case err != nil:
-			p.r.at(t.n, didYouMean(t.s, knownPlatforms()), "invalid platform %q", t.s)
+			p.r.add(t.n.line, t.n.col, err, "", "%v", err)
 		case slices.Contains(declared, plat):
 			p.r.warn(t.n, "platform %s is here twice", plat)
 		default:
 			declared = append(declared, plat)
 		}
 	}
-	if n := p.doc.hasPlatform; n != nil && len(p.doc.platforms) == 0 {
+	if n := p.doc.hasPlatform; n != nil && len(n.values) == 0 && (n.kind == kindList || n.kind == kindNull) {
 		p.r.at(n, "leave the key out for the machine's own", "platforms is empty")
 	}
 	switch {
@@ -200,7 +201,9 @@ func (p *planner) variables(target platform.Platform, perTarget bool) variables 
 	set("BUILDARCH", m.Arch)
 	set("BUILDVARIANT", m.Variant)
 	for name, value := range p.args {
-		v[name] = value
+		if value != nil { // else reported where it is declared
+			v[name] = value
+		}
 	}
 	return v
 }
@@ -280,4 +283,24 @@ func (p *planner) same(t *template, vars variables, what string) (string, bool) 
 		}
 	}
 	return t.eval(p.r, vars)
+}
+
+// checkFroms checks the references of a from that no target of this build needs.
+func (p *planner) checkFroms() {
+	t := &targetPlan{planner: p, checking: true, stages: map[string]*stageResult{}}
+	c := &chain{targetPlan: t}
+	check := func(f *from) {
+		if f == nil {
+			return
+		}
+		for _, fc := range f.cases {
+			if len(fc.ref.parts) == 1 && fc.ref.parts[0].name == "" && fc.ref.parts[0].literal != "scratch" {
+				c.checkReference(fc.ref.parts[0].literal, fc.ref.n)
+			}
+		}
+	}
+	check(p.doc.from)
+	for _, s := range p.doc.stages {
+		check(s.from)
+	}
 }

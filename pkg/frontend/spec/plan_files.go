@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/manifestctl/manifestctl/pkg/graph"
@@ -38,7 +39,7 @@ func (c *chain) checkPath(at *node, s, what string, rootOK bool) bool {
 	case strings.ContainsRune(s, 0):
 		c.r.at(at, "", "%s holds a NUL byte", what)
 	case !strings.HasPrefix(s, "/"):
-		c.r.at(at, "write \"/"+clean(s)+"\"", "%s %q is not absolute", what, s)
+		c.r.at(at, "write \""+clean(path.Clean("/"+s))+"\"", "%s %q is not absolute", what, s)
 	case hasDotDot(parts):
 		c.r.at(at, "", "%s %q holds \"..\"", what, s)
 	case long:
@@ -100,16 +101,24 @@ func (c *chain) look(t *template, contextName text, what string) (dir *contextDi
 	real, info, err := dir.resolve(name)
 	switch {
 	case err != nil:
-		c.sourceError(t.n, what, name, dir, err)
+		c.sourceError(t, what, name, dir, err)
 		return nil, "", nil
-	case dir.ignored(name) || dir.ignored(real):
-		c.r.at(t.n, "add \"!"+clean(name)+"\" to it", "%s %q is left out by %s", what, name, ignoreName)
+	case dir.ignored(name, info.IsDir()):
+		c.leftOut(t.n, what, name)
+		return nil, "", nil
+	case dir.ignored(real, info.IsDir()):
+		c.r.at(t.n, "", "%s %q is a link to %q, which is left out by %s", what, name, real, ignoreName)
 		return nil, "", nil
 	case !info.IsDir() && !info.Mode().IsRegular():
 		c.r.at(t.n, "", "%s %q is %s", what, name, typeName(info.Mode()))
 		return nil, "", nil
 	}
 	return dir, real, info
+}
+
+// leftOut reports a source that .dockerignore excludes.
+func (c *chain) leftOut(at *node, what, name string) {
+	c.r.at(at, "add \"!"+clean(name)+"\" to it", "%s %q is left out by %s", what, name, ignoreName)
 }
 
 // contextOf returns the context that an entry names, by default the main one.
@@ -125,7 +134,8 @@ func (c *chain) contextOf(name text, at *node) *contextDir {
 }
 
 // sourceError reports a source that cannot be used.
-func (c *chain) sourceError(at *node, what, name string, dir *contextDir, err error) {
+func (c *chain) sourceError(t *template, what, name string, dir *contextDir, err error) {
+	at := t.n
 	in := "the context"
 	if dir.name != mainContext {
 		in = "context " + dir.name
@@ -136,22 +146,30 @@ func (c *chain) sourceError(at *node, what, name string, dir *contextDir, err er
 	case errors.As(err, &below):
 		c.r.add(at.line, at.col, err, "", "%s %q: %v", what, name, below)
 	case errors.Is(err, fs.ErrNotExist):
-		c.r.add(at.line, at.col, err, c.missing(at, dir, name), "%s %q does not exist in %s%s", what, name, in, c.forTarget())
+		c.r.add(at.line, at.col, err, c.missing(t, dir, name), "%s %q does not exist in %s%s", what, name, in, c.forTarget(t))
 	default:
 		c.r.add(at.line, at.col, err, "", "%s %q: %v", what, name, err)
 	}
 }
 
+// varies reports whether a source may be another one for each target.
+func (t *template) varies() bool {
+	return slices.ContainsFunc(t.parts, func(p part) bool { return p.name != "" })
+}
+
 // forTarget says for which of several targets something is.
-func (c *chain) forTarget() string {
-	if c.shared || c.targets < 2 {
+func (c *chain) forTarget(t *template) string {
+	if c.shared || c.targets < 2 || !t.varies() {
 		return ""
 	}
 	return " (for " + c.targetPlan.platform.String() + ")"
 }
 
-// missing suggests a name that is there.
-func (c *chain) missing(_ *node, dir *contextDir, name string) string {
+// missing suggests a name that is there; not for one with variables: it would be another target's.
+func (c *chain) missing(t *template, dir *contextDir, name string) string {
+	if t.varies() {
+		return ""
+	}
 	parent := path.Dir(name)
 	real, info, err := dir.resolve(parent)
 	if err != nil || !info.IsDir() {
@@ -176,11 +194,18 @@ func (c *chain) missing(_ *node, dir *contextDir, name string) string {
 func (c *chain) files(base *graph.Vertex, s *step) *graph.Vertex {
 	before := len(c.r.errs) + len(c.others)
 	op := graph.Layer{Entries: []graph.Entry{}}
+	declared := map[string]bool{} // what a directory of a source may find there
 	for _, f := range s.files {
 		if f.bad {
 			continue
 		}
-		op.Entries = append(op.Entries, c.file(f)...)
+		for _, e := range c.file(f) {
+			if e.IfMissing && declared[e.Path] {
+				continue
+			}
+			declared[e.Path] = e.Type == graph.TypeDirectory || e.Type == graph.TypeSymlink
+			op.Entries = append(op.Entries, e)
+		}
 	}
 	if len(c.r.errs)+len(c.others) > before {
 		return nil
@@ -288,9 +313,13 @@ func (c *chain) sourced(f *file, e graph.Entry, pathOK bool) []graph.Entry {
 	case !info.IsDir():
 		return []graph.Entry{c.fromFile(f, e, dir, name, info)}
 	}
-	list, err := dir.walk(c.ctx, name, func(string) bool { return true }, func(string) bool { return true })
-	if err != nil {
-		c.sourceError(f.source.n, "source", f.source.String(), dir, err)
+	list, err := dir.walk(c.ctx, name, "")
+	switch {
+	case err != nil:
+		c.sourceError(f.source, "source", name, dir, err)
+		return nil
+	case len(list) == 0 && dir.ignore != nil && !c.isEmpty(dir, name):
+		c.leftOut(f.source.n, "everything in source", name)
 		return nil
 	}
 	return c.tree(f, e, dir, list)
@@ -303,8 +332,7 @@ func (c *chain) globbed(f *file, e graph.Entry, pathOK bool) []graph.Entry {
 		return nil
 	}
 	fixed, rest := splitGlob(pattern)
-	parts := strings.Split(rest, "/")
-	for _, part := range parts {
+	for _, part := range strings.Split(rest, "/") {
 		if _, err := path.Match(part, ""); err != nil {
 			c.r.at(f.source.n, `[ begins a set of characters; \[ is the character itself`, "source %q is not a pattern", pattern)
 			return nil
@@ -321,23 +349,28 @@ func (c *chain) globbed(f *file, e graph.Entry, pathOK bool) []graph.Entry {
 	var list []found
 	real, info, err := dir.resolve(fixed)
 	if err == nil && info.IsDir() {
-		list, err = dir.walk(c.ctx, real,
-			func(rel string) bool { return matchGlob(parts, strings.Split(rel, "/")) },
-			func(rel string) bool { return mayMatchBelow(parts, strings.Split(rel, "/")) })
+		list, err = dir.walk(c.ctx, real, rest)
 	}
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		c.sourceError(f.source.n, "source", pattern, dir, err)
+		c.sourceError(f.source, "source", pattern, dir, err)
 		return nil
 	case len(list) == 0:
 		hint := ""
 		if dir.ignore != nil {
 			hint = "files that " + ignoreName + " leaves out do not count"
 		}
-		c.r.at(f.source.n, hint, "source %q matches nothing%s", pattern, c.forTarget())
+		c.r.at(f.source.n, hint, "source %q matches nothing%s", pattern, c.forTarget(f.source))
 		return nil
 	}
 	return c.tree(f, e, dir, list)
+}
+
+// isEmpty reports whether a directory has nothing in it at all.
+func (c *chain) isEmpty(dir *contextDir, name string) bool {
+	w := walker{c: dir, ctx: c.ctx}
+	entries, err := w.read(name)
+	return err == nil && len(entries) == 0
 }
 
 // tree makes the entries of several files below e.Path. Directories come along without touching those that the rootfs has.
@@ -390,11 +423,12 @@ func (c *chain) checkEntries(s *step, entries []graph.Entry) {
 	}
 	last := map[string]graph.Entry{}
 	for _, e := range entries {
-		if have, ok := last[e.Path]; ok && have.At != e.At && !have.IfMissing && !e.IfMissing {
+		have, ok := last[e.Path]
+		switch {
+		case ok && e.IfMissing: // a directory or a symlink came out of the list above
+			c.r.at(at(e), "", "%s is a directory here and a %s in %s", e.Path, have.Type, have.At)
+		case ok && have.At != e.At && !have.IfMissing:
 			c.r.warn(at(e), "%s is declared before in %s; this one is used", e.Path, have.At)
-		}
-		if have, ok := last[e.Path]; ok && e.IfMissing && have.Type == graph.TypeDirectory {
-			continue
 		}
 		last[e.Path] = e
 	}

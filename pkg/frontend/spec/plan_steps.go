@@ -13,16 +13,15 @@ import (
 
 // remove makes the layer of a remove step.
 func (c *chain) remove(base *graph.Vertex, s *step) *graph.Vertex {
-	op := graph.Remove{}
+	op := graph.Remove{Paths: []string{}}
+	all := true
 	for _, t := range s.remove {
 		p, ok := c.imagePath(t, "a path to remove", false)
-		if ok {
-			ok = c.checkGlob(t, p)
-		}
-		if !ok {
-			return nil
-		}
+		all = ok && c.checkGlob(t, p) && all
 		op.Paths = append(op.Paths, p)
+	}
+	if !all {
+		return nil
 	}
 	if base == nil {
 		c.r.at(s.n, "", "there is nothing to remove from: the rootfs is empty")

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/manifestctl/manifestctl/pkg/graph"
@@ -15,6 +16,8 @@ type targetPlan struct {
 	platform platform.Platform
 	vars     variables
 	stages   map[string]*stageResult
+	making   []string // stages that are being made, outermost first
+	checking bool     // what is made now is not used, only checked
 }
 
 // stageResult is a stage as this target sees it.
@@ -68,16 +71,19 @@ func (t *targetPlan) target() graph.Target {
 
 // stage makes a stage, once for this target. at is where it is named, nil when it is only checked.
 func (t *targetPlan) stage(s *stage, at *node) *stageResult {
-	if at != nil {
+	if !t.checking {
 		t.reached[s.key.text] = true
 	}
 	if have := t.stages[s.key.text]; have != nil {
 		if have.busy && at != nil {
-			t.r.at(at, "", "stage %s needs itself: %s", s.key.text, t.cycle(s.key.text))
+			path := append(slices.Clone(t.making[slices.Index(t.making, s.key.text):]), s.key.text)
+			t.r.at(at, "", "stage %s needs itself: %s", s.key.text, strings.Join(path, " -> "))
 			return &stageResult{}
 		}
 		return have
 	}
+	t.making = append(t.making, s.key.text)
+	defer func() { t.making = t.making[:len(t.making)-1] }()
 	res := &stageResult{busy: true}
 	t.stages[s.key.text] = res
 	c := &chain{targetPlan: t, name: s.key.text, platform: t.platform, vars: t.vars, shared: !s.perTarget}
@@ -98,17 +104,6 @@ func (t *targetPlan) stage(s *stage, at *node) *stageResult {
 	}
 	res.busy = false
 	return res
-}
-
-// cycle names the stages that are being made, in the spec's order.
-func (t *targetPlan) cycle(string) string {
-	var names []string
-	for _, s := range t.doc.stages {
-		if r := t.stages[s.key.text]; r != nil && r.busy {
-			names = append(names, s.key.text)
-		}
-	}
-	return strings.Join(names, ", ")
 }
 
 // expand evaluates a template for this chain.
@@ -171,9 +166,8 @@ func (c *chain) pick(f *from) (fromCase, bool) {
 // image resolves a stage or an image reference.
 func (c *chain) image(s string, at *node) (*graph.Vertex, bool) {
 	name, isStage := strings.CutPrefix(s, "stage:")
-	var names []string
+	names := c.stageNames()
 	for _, st := range c.doc.stages {
-		names = append(names, st.key.text)
 		if st.key.text == name { // a bare name is a stage when there is one
 			res := c.stage(st, at)
 			return res.root, res.ok
@@ -183,20 +177,47 @@ func (c *chain) image(s string, at *node) (*graph.Vertex, bool) {
 		c.r.at(at, didYouMean(name, names), "there is no stage %q", name)
 		return nil, false
 	}
-	r, err := ref.Parse(s)
-	if err != nil {
-		c.r.add(at.line, at.col, err, didYouMeanStage(s, names), "%v", err)
+	r, ok := c.reference(s, at, names)
+	if !ok {
 		return nil, false
 	}
 	meta := graph.Meta{Name: "FROM " + r.Familiar(), Source: c.source(at)}
 	return c.intern(graph.New(graph.Image{Ref: r.String()}, c.platform, meta), c.targetPlan.platform), true
 }
 
-func didYouMeanStage(s string, names []string) string {
-	if best := nearest(s, names); best != "" {
-		return didYouMean(s, names)
+// reference parses the name of an image, reporting it at at.
+func (c *chain) reference(s string, at *node, stages []string) (ref.Ref, bool) {
+	r, err := ref.Parse(s)
+	if err != nil {
+		hint := ""
+		if nearest(s, stages) != "" {
+			hint = didYouMean(s, stages)
+		}
+		c.r.add(at.line, at.col, err, hint, "%v", err)
+		return r, false
 	}
-	return ""
+	return r, true
+}
+
+// checkReference checks a stage's name or a reference without making anything of it.
+func (c *chain) checkReference(s string, at *node) {
+	names := c.stageNames()
+	name, isStage := strings.CutPrefix(s, "stage:")
+	switch {
+	case slices.Contains(names, name):
+	case isStage:
+		c.r.at(at, didYouMean(name, names), "there is no stage %q", name)
+	default:
+		c.reference(s, at, names)
+	}
+}
+
+func (p *planner) stageNames() []string {
+	var names []string
+	for _, s := range p.doc.stages {
+		names = append(names, s.key.text)
+	}
+	return names
 }
 
 // source is the file and line of a step.
@@ -221,9 +242,6 @@ func (c *chain) run(base *graph.Vertex, acc *accounts, steps []*step) (root *gra
 			return nil, false
 		}
 		c.step = i + 1
-		if s.bad {
-			continue
-		}
 		if v := c.vertex(root, s); v != nil {
 			root = v
 		}

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -56,7 +57,7 @@ func readSpec(file, contextDir string) ([]byte, error) {
 	if len(text) > maxSpec {
 		return nil, bad("put large contents in files of the context", "the spec is larger than %d MiB", maxSpec>>20)
 	}
-	return text, nil
+	return bytes.TrimPrefix(text, []byte("\ufeff")), nil
 }
 
 // silent is a cause whose text is in the message already.

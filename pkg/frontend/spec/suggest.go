@@ -18,7 +18,7 @@ func didYouMean(word string, known []string) string {
 
 // nearest returns the word of known that is the fewest edits away from word, "" when none is near.
 func nearest(word string, known []string) string {
-	best, bestCost := "", max(len(word)/3, 1)+1
+	best, bestCost := "", min(max(len(word)/3, 1)+1, len(word))
 	lower := strings.ToLower(word)
 	if len(lower) > 64 {
 		return ""

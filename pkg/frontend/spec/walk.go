@@ -38,10 +38,14 @@ func (e *walkError) Error() string { return fmt.Sprintf("%q %v", e.name, e.err) 
 func (e *walkError) Unwrap() error { return e.err }
 
 // walk returns what is below the directory dir, parents first, by name, without what is
-// ignored. Symlinks are returned and not followed. keep selects by the path below dir; a directory it does
-// not want is still entered when enter says so, and comes along when something below it is wanted.
-func (c *contextDir) walk(ctx context.Context, dir string, keep, enter func(rel string) bool) ([]found, error) {
-	w := walker{c: c, ctx: ctx, keep: keep, enter: enter}
+// ignored. Symlinks are returned and not followed. pattern selects by the path below dir, "" selects everything; a
+// directory that it selects comes with all that is below it, another one when something below it is selected.
+func (c *contextDir) walk(ctx context.Context, dir, pattern string) ([]found, error) {
+	key := dir + "\x00" + pattern
+	if have, ok := c.walks[key]; ok {
+		return have, nil
+	}
+	w := walker{c: c, ctx: ctx, pattern: strings.Split(pattern, "/")}
 	var info patternmatcher.MatchInfo
 	if c.ignore != nil && dir != "." {
 		var err error
@@ -51,9 +55,10 @@ func (c *contextDir) walk(ctx context.Context, dir string, keep, enter func(rel 
 			}
 		}
 	}
-	if _, err := w.dir(dir, "", info, false, 0); err != nil {
+	if _, err := w.dir(dir, nil, info, pattern == "", 0); err != nil {
 		return nil, err
 	}
+	c.walks[key] = w.out
 	return w.out, nil
 }
 
@@ -69,15 +74,14 @@ func ancestors(name string) []string {
 }
 
 type walker struct {
-	c     *contextDir
-	ctx   context.Context //nolint:containedctx // lives for one call of walk
-	keep  func(rel string) bool
-	enter func(rel string) bool
-	out   []found
+	c       *contextDir
+	ctx     context.Context //nolint:containedctx // lives for one call of walk
+	pattern []string
+	out     []found
 }
 
 // dir walks one directory; whole says that everything below is wanted. It returns whether something was found.
-func (w *walker) dir(name, rel string, parent patternmatcher.MatchInfo, whole bool, depth int) (bool, error) {
+func (w *walker) dir(name string, rel []string, parent patternmatcher.MatchInfo, whole bool, depth int) (bool, error) {
 	if err := w.ctx.Err(); err != nil {
 		return false, err
 	}
@@ -90,7 +94,7 @@ func (w *walker) dir(name, rel string, parent patternmatcher.MatchInfo, whole bo
 	}
 	any := false
 	for _, e := range entries {
-		child, childRel := path.Join(name, e.Name()), path.Join(rel, e.Name())
+		child, childRel := path.Join(name, e.Name()), append(rel[:len(rel):len(rel)], e.Name())
 		ignored, info := false, parent
 		if w.c.ignore != nil {
 			if ignored, info, err = w.c.ignore.MatchesUsingParentResults(filepath.FromSlash(child), parent); err != nil {
@@ -100,14 +104,14 @@ func (w *walker) dir(name, rel string, parent patternmatcher.MatchInfo, whole bo
 		if ignored && (!e.IsDir() || !w.c.ignore.Exclusions()) {
 			continue
 		}
-		wanted := whole || w.keep(childRel)
-		if !wanted && (!e.IsDir() || !w.enter(childRel)) {
+		wanted := whole || matchGlob(w.pattern, childRel)
+		if !wanted && (!e.IsDir() || !mayMatchBelow(w.pattern, childRel)) {
 			continue
 		}
 		if !utf8.ValidString(e.Name()) {
 			return false, &walkError{child, errors.New("is not UTF-8")}
 		}
-		f := found{name: child, rel: childRel}
+		f := found{name: child, rel: path.Join(childRel...)}
 		if e.IsDir() {
 			at := len(w.out)
 			if f.info, err = e.Info(); err != nil {
