@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,28 +29,42 @@ func newStoreLs(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.withStore(cmd.Context(), store.Options{ReadOnly: true}, func(st *store.Store) error {
-				refs, err := st.Refs()
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					out := make([]refJSON, 0, len(refs))
-					for _, r := range refs {
-						out = append(out, refJSON{r.Name, r.Desc.Digest.String(), r.Desc.MediaType, r.Desc.Size})
-					}
-					return e.printJSON(out)
-				}
-				rows := [][]string{{"NAME", "DIGEST", "MEDIA TYPE"}}
+			refs, err := e.refs(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				out := make([]refJSON, 0, len(refs))
 				for _, r := range refs {
-					rows = append(rows, []string{r.Name, r.Desc.Digest.String(), r.Desc.MediaType})
+					out = append(out, refJSON{r.Name, r.Desc.Digest.String(), r.Desc.MediaType, r.Desc.Size})
 				}
-				return e.printTable(rows)
-			})
+				return e.printJSON(out)
+			}
+			rows := [][]string{{"NAME", "DIGEST", "MEDIA TYPE"}}
+			for _, r := range refs {
+				rows = append(rows, []string{r.Name, r.Desc.Digest.String(), r.Desc.MediaType})
+			}
+			return e.printTable(rows)
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT` table or json")
 	return cmd
+}
+
+// refs lists the names in the store. A store that was never made holds none.
+func (e *env) refs(ctx context.Context) (refs []store.Ref, err error) {
+	root, err := e.storeRoot()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(root); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	err = e.withStore(ctx, store.Options{ReadOnly: true}, func(st *store.Store) error {
+		refs, err = st.Refs()
+		return err
+	})
+	return refs, err
 }
 
 type refJSON struct {
