@@ -37,15 +37,25 @@ func lock(ctx context.Context, f *os.File, exclusive bool) error {
 	}
 }
 
+// openLockFile opens a file that exists for its lock or its name alone.
 func openLockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode)
+	}
 	if errors.Is(err, fs.ErrPermission) {
-		// Made under a umask that took our own rights away, or not ours to write.
+		// Another process made it just now under a umask that takes all rights away.
 		if os.Chmod(path, fileMode) == nil {
-			f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode)
+			f, err = os.OpenFile(path, os.O_RDWR, 0)
 		}
 	}
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := f.Stat(); err == nil && fi.Mode().Perm() != fileMode {
+		_ = f.Chmod(fileMode) // the umask's work
+	}
+	return f, nil
 }
 
 // lockPath takes the exclusive lock of root/name until the returned function is called.
@@ -81,13 +91,17 @@ func createLocked(dir, pattern string) (*os.File, error) {
 		if err != nil && !errors.Is(err, errLocked) {
 			return drop(err)
 		}
-		// A collection between the two calls above has found it unlocked and removed it.
+		// A collection between the two calls above has found it unlocked and
+		// removed it while it held the lock itself.
 		mine, err1 := f.Stat()
 		there, err2 := os.Lstat(f.Name())
 		if err == nil && err1 == nil && err2 == nil && os.SameFile(mine, there) {
 			return f, nil
 		}
 		_ = f.Close()
+		if errors.Is(err, errLocked) {
+			_ = os.Remove(f.Name()) // a check looked at it, which leaves it
+		}
 	}
 }
 

@@ -72,7 +72,12 @@ func (c *collection) run(ctx context.Context) error {
 	for _, err := range bad {
 		return fmt.Errorf("%w (nothing was removed: run `manifestctl store check --repair` first)", err)
 	}
-	leased, deadLeases, err := c.s.leases()
+	leased, dead, err := c.s.leases()
+	defer func() {
+		for _, f := range dead {
+			_ = f.Close()
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -124,8 +129,8 @@ func (c *collection) run(ctx context.Context) error {
 		return err
 	}
 	if !c.o.DryRun {
-		for _, path := range deadLeases {
-			_ = os.Remove(path)
+		for _, f := range dead {
+			_ = os.Remove(f.Name())
 		}
 	}
 	return errors.Join(c.errs...)

@@ -102,9 +102,10 @@ func isAlive(path string) (alive bool, mine *os.File, err error) {
 	return false, f, nil
 }
 
-// leases returns what live processes lease, and the files of dead ones. The
-// caller holds gc.lock.
-func (s *Store) leases() (live []digest.Digest, dead []string, err error) {
+// leases returns what live processes lease, and the files of dead ones, locked:
+// a process that has just made its lease and not locked it looks dead, and must
+// find it either locked by us or gone. The caller holds gc.lock and closes them.
+func (s *Store) leases() (live []digest.Digest, dead []*os.File, err error) {
 	entries, err := os.ReadDir(s.path(leasesDir))
 	if err != nil {
 		return nil, nil, err
@@ -119,15 +120,14 @@ func (s *Store) leases() (live []digest.Digest, dead []string, err error) {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // ended just now
 		case err != nil:
-			return nil, nil, fmt.Errorf("reading leases: %w", err)
+			return nil, dead, fmt.Errorf("reading leases: %w", err)
 		case !alive:
-			_ = mine.Close()
-			dead = append(dead, path)
+			dead = append(dead, mine)
 			continue
 		}
 		ds, err := readLease(path)
 		if err != nil {
-			return nil, nil, err
+			return nil, dead, err
 		}
 		live = append(live, ds...)
 	}
