@@ -27,8 +27,7 @@ type header struct {
 // parseBlock reads a header block. The format is POSIX.1-1988 ustar with the
 // numbers and the sparse type of GNU and the longer prefix rules of star.
 func parseBlock(b []byte, h *header) error {
-	*h = header{xattrs: h.xattrs}
-	clear(h.xattrs)
+	*h = header{}
 	if err := checkSum(b); err != nil {
 		return err
 	}

@@ -316,10 +316,11 @@ func (s *scanner) rules() (skip bool, err error) {
 		e.Major, e.Minor = h.major, h.minor
 	}
 	e.Xattrs = h.xattrs
-	return false, s.checkXattrs(e)
+	return false, checkXattrs(e, s.lim.XattrSize)
 }
 
-func (s *scanner) checkXattrs(e *Entry) error {
+// checkXattrs bounds the attributes of one entry; limit is for names and values together.
+func checkXattrs(e *Entry, limit int64) error {
 	if len(e.Xattrs) > maxXattrs {
 		return fmt.Errorf("%w: %d extended attributes, at most %d", ErrLimit, len(e.Xattrs), maxXattrs)
 	}
@@ -330,8 +331,8 @@ func (s *scanner) checkXattrs(e *Entry) error {
 		}
 		total += int64(len(name) + len(value))
 	}
-	if total > s.lim.XattrSize {
-		return fmt.Errorf("%w: %d bytes of extended attributes, at most %d", ErrLimit, total, s.lim.XattrSize)
+	if total > limit {
+		return fmt.Errorf("%w: %d bytes of extended attributes, at most %d", ErrLimit, total, limit)
 	}
 	return nil
 }

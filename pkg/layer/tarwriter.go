@@ -39,7 +39,9 @@ func (t *tarWriter) header(e *Entry) error {
 		h.Size = e.Size
 	case tar.TypeDir:
 		h.Name += "/"
-	case tar.TypeSymlink, tar.TypeLink:
+	case tar.TypeSymlink:
+		h.Linkname, h.Mode = e.Link, 0o777 // Linux has no other
+	case tar.TypeLink:
 		h.Linkname = e.Link
 	case tar.TypeChar, tar.TypeBlock:
 		h.Devmajor, h.Devminor = e.Major, e.Minor

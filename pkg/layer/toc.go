@@ -94,8 +94,8 @@ func (t *TOC) Duplicates() []string {
 }
 
 // SelfContained reports whether the layer says all there is to know about the
-// directories it writes to: every parent is an entry of its own, and hard links point
-// at files of this layer. Only such a layer unpacks to the same tree over every base; others need [ApplyOptions.Lowers].
+// directories it writes to: every parent is an entry of its own (the root may be missing, it is then taken to be
+// 0755 0:0), and hard links point at files of this layer. Only such a layer unpacks to the same tree over every base; others need [ApplyOptions.Lowers].
 func (t *TOC) SelfContained() bool {
 	types := make(map[string]byte, len(t.Entries))
 	for i := range t.Entries {
@@ -107,6 +107,9 @@ func (t *TOC) SelfContained() bool {
 		e := &t.Entries[i]
 		name := e.Name
 		if e.Opaque {
+			if name == "." { // what it hides must be hidden name by name
+				return false
+			}
 			name += "/."
 		}
 		for j := strings.LastIndexByte(name, '/'); j > 0; j = strings.LastIndexByte(name[:j], '/') {

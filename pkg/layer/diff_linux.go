@@ -1,0 +1,333 @@
+package layer
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Diff writes the layer that an overlay upper directory is: whiteouts and opaque markers translated,
+// hard links kept, sockets left out, capabilities and user xattrs kept, overlay's and ours dropped. Owners
+// and devices come back from where Apply and the executor recorded them. The root itself is no part of it.
+//
+// A file that changes its size while it is read is ErrChanged. Reading does not block on
+// fifos or devices, and permissions that keep an owner out are lifted for the moment.
+func Diff(ctx context.Context, upper string, w io.Writer, o DiffOptions) error {
+	switch o.Ownership {
+	case OwnIDs, OwnXattr:
+	default:
+		return fmt.Errorf("ownership %q: %w", o.Ownership, unix.EINVAL)
+	}
+	fd, err := openat(unix.AT_FDCWD, upper, dirFlags, 0)
+	if err != nil {
+		return fmt.Errorf("reading %q: %w", upper, err)
+	}
+	defer unix.Close(fd)
+	owners, err := ReadOwners(upper)
+	if err != nil {
+		return err
+	}
+	d := &differ{ctx: ctx, o: o, tw: newTarWriter(w), owners: owners, euid: uint32(unix.Geteuid()),
+		links: map[inodeKey]*Entry{}, names: make([]byte, 4096)}
+	if err := d.dir(fd, "."); err != nil {
+		return err
+	}
+	return d.tw.close()
+}
+
+// inodeKey identifies a file while nobody changes the tree.
+type inodeKey struct{ dev, ino uint64 }
+
+type differ struct {
+	ctx    context.Context //nolint:containedctx // lives as long as Diff
+	o      DiffOptions
+	tw     *tarWriter
+	owners map[string]Owner
+	euid   uint32
+	links  map[inodeKey]*Entry // first name and owner of files with several
+	names  []byte              // for lists of attributes
+	cur    Entry
+}
+
+// dir writes what is in the directory fd, sorted.
+func (d *differ) dir(fd int, name string) error {
+	if err := context.Cause(d.ctx); err != nil {
+		return err
+	}
+	names, err := readNames(fd)
+	if err != nil {
+		return fmt.Errorf("listing %q: %w", name, err)
+	}
+	for _, base := range names {
+		path := joinName(name, base)
+		if d.o.Skip[path] {
+			continue
+		}
+		if len(path) >= defaultPathLen {
+			return &EntryError{Name: path, Offset: -1, Err: fmt.Errorf("name of %d bytes: %w: %w", len(path), ErrLimit, unix.ENAMETOOLONG)}
+		}
+		if err := d.entry(fd, base, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *differ) fail(name string, err error) error {
+	return &EntryError{Name: name, Offset: -1, Err: err}
+}
+
+func (d *differ) entry(dir int, base, name string) error {
+	st, err := fstatat(dir, base)
+	if err != nil {
+		return d.fail(name, err)
+	}
+	if isWhiteout(&st) {
+		return d.tw.whiteout(name) // they share one inode, so this comes before hard links
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind == unix.S_IFSOCK {
+		return nil
+	}
+	if err := checkNotWhiteout(base); err != nil {
+		return d.fail(name, err)
+	}
+	d.cur = Entry{Name: name, Mode: int64(st.Mode & 0o7777), ModTime: d.time(name, &st)}
+	e := &d.cur
+	if st.Nlink > 1 && kind != unix.S_IFDIR {
+		key := inodeKey{uint64(st.Dev), uint64(st.Ino)}
+		if first := d.links[key]; first != nil {
+			e.Type, e.Link, e.UID, e.GID = tar.TypeLink, first.Name, first.UID, first.GID
+			return d.tw.header(e)
+		}
+		defer func() { d.links[key] = &Entry{Name: name, UID: e.UID, GID: e.GID} }()
+	}
+	switch kind {
+	case unix.S_IFREG:
+		return d.file(dir, base, &st)
+	case unix.S_IFDIR:
+		return d.subdir(dir, base, &st)
+	case unix.S_IFLNK:
+		e.Type = tar.TypeSymlink
+		if e.Link, err = readlinkat(dir, base); err != nil {
+			return d.fail(name, err)
+		}
+	case unix.S_IFIFO:
+		e.Type = tar.TypeFifo
+	case unix.S_IFCHR, unix.S_IFBLK:
+		d.device(e, kind, uint64(st.Rdev))
+	default:
+		return d.fail(name, fmt.Errorf("%w: mode %o", ErrType, st.Mode))
+	}
+	d.ids(e, &st, Owner{}, name)
+	return d.tw.header(e)
+}
+
+func (d *differ) device(e *Entry, kind uint32, rdev uint64) {
+	e.Type = tar.TypeChar
+	if kind == unix.S_IFBLK {
+		e.Type = tar.TypeBlock
+	}
+	e.Major, e.Minor = int64(unix.Major(rdev)), int64(unix.Minor(rdev))
+}
+
+// time is the mtime to write, in whole seconds.
+func (d *differ) time(name string, st *unix.Stat_t) time.Time {
+	t := time.Unix(int64(st.Mtim.Sec), 0)
+	if given, ok := d.o.Times[name]; ok {
+		t = given
+	}
+	if d.o.Clamp != nil && t.After(*d.o.Clamp) {
+		t = *d.o.Clamp
+	}
+	return t
+}
+
+// ids sets e's owner from the file and from what was recorded about it.
+func (d *differ) ids(e *Entry, st *unix.Stat_t, rec Owner, name string) {
+	if o, ok := d.owners[name]; ok {
+		rec = o
+	}
+	e.UID, e.GID = int(rec.UID), int(rec.GID)
+	// With real ids a record counts only for a file that was left with root because its ids are not mapped.
+	if d.o.Ownership == OwnIDs && (st.Uid != 0 || st.Gid != 0 || rec.UID == 0 && rec.GID == 0) {
+		e.UID, e.GID = int(st.Uid), int(st.Gid)
+	}
+}
+
+// open opens a regular file or directory for reading. restore gives back the mode that kept its owner out.
+func (d *differ) open(dir int, base string, st *unix.Stat_t, flags int) (fd int, restore func(), err error) {
+	flags |= unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	need := uint32(0o400)
+	if isDirMode(st.Mode) {
+		need = 0o500
+	}
+	fd, err = openat(dir, base, flags, 0)
+	if (err == nil && (d.euid == 0 || st.Mode&need == need)) || err != nil && err != unix.EACCES || st.Uid != d.euid {
+		return fd, func() {}, err
+	}
+	if err == nil {
+		unix.Close(fd)
+	}
+	p, err := openat(dir, base, pathFlags, 0)
+	if err != nil {
+		return -1, nil, err
+	}
+	mode := st.Mode & 0o7777
+	restore = func() {
+		chmodFD(p, mode) //nolint:errcheck // it worked a moment ago
+		unix.Close(p)
+	}
+	if err = chmodFD(p, mode|need); err == nil {
+		fd, err = openat(dir, base, flags, 0)
+	}
+	if err != nil {
+		restore()
+		return -1, nil, err
+	}
+	return fd, restore, nil
+}
+
+// attributes reads the xattrs of an open file: those of the image into e, ours into the result.
+func (d *differ) attributes(fd int, e *Entry) (rec Owner, opaque bool, err error) {
+	names, err := listXattrs(fd, d.names)
+	if err != nil {
+		return rec, false, err
+	}
+	for _, n := range names {
+		image := imageXattr(n)
+		switch {
+		case n == OwnerXattr, n == overlayOpaque, image != "":
+		case n == overlayMetacopy, n == overlayRedirect:
+			return rec, false, fmt.Errorf("%w: its content is elsewhere (%s): mount the overlay with userxattr only", ErrInvalid, n)
+		default:
+			continue
+		}
+		v, err := getXattr(fd, n)
+		if err == unix.ENODATA {
+			continue
+		}
+		if err != nil {
+			return rec, false, fmt.Errorf("reading extended attribute %s: %w", n, err)
+		}
+		switch {
+		case n == OwnerXattr:
+			if err := rec.UnmarshalBinary([]byte(v)); err != nil {
+				return rec, false, err
+			}
+		case n == overlayOpaque:
+			opaque = v == "y"
+		default:
+			if strings.IndexByte(image, '=') >= 0 {
+				return rec, false, fmt.Errorf("%w: a tar cannot hold the extended attribute %q", ErrInvalid, n)
+			}
+			if n == xattrCapability {
+				v, _ = plainCapability(v)
+			}
+			if e.Xattrs == nil {
+				e.Xattrs = map[string]string{}
+			}
+			e.Xattrs[image] = v
+		}
+	}
+	return rec, opaque, checkXattrs(e, defaultXattrSize)
+}
+
+func (d *differ) subdir(dir int, base string, st *unix.Stat_t) error {
+	name := d.cur.Name
+	fd, restore, err := d.open(dir, base, st, unix.O_DIRECTORY)
+	if err != nil {
+		return d.fail(name, err)
+	}
+	defer restore()
+	defer unix.Close(fd)
+	e := &d.cur
+	e.Type = tar.TypeDir
+	rec, opaque, err := d.attributes(fd, e)
+	if err != nil {
+		return d.fail(name, err)
+	}
+	d.ids(e, st, rec, name)
+	if err := d.tw.header(e); err != nil {
+		return err
+	}
+	if opaque {
+		if err := d.tw.opaque(name); err != nil {
+			return err
+		}
+	}
+	return d.dir(fd, name)
+}
+
+func (d *differ) file(dir int, base string, st *unix.Stat_t) error {
+	e := &d.cur
+	fd, restore, err := d.open(dir, base, st, 0)
+	if err != nil {
+		return d.fail(e.Name, err)
+	}
+	defer restore()
+	defer unix.Close(fd)
+	var now unix.Stat_t
+	if err := unix.Fstat(fd, &now); err != nil {
+		return d.fail(e.Name, err)
+	}
+	if now.Mode&unix.S_IFMT != unix.S_IFREG || now.Ino != st.Ino {
+		return d.fail(e.Name, ErrChanged)
+	}
+	rec, _, err := d.attributes(fd, e)
+	if err != nil {
+		return d.fail(e.Name, err)
+	}
+	d.ids(e, st, rec, e.Name)
+	switch rec.Type {
+	case 0:
+		e.Type, e.Size = tar.TypeReg, now.Size
+	case unix.S_IFCHR, unix.S_IFBLK:
+		d.device(e, rec.Type, rec.Rdev)
+		return d.tw.header(e)
+	default:
+		return d.fail(e.Name, fmt.Errorf("%w: %s records mode %o", ErrInvalid, OwnerXattr, rec.Type))
+	}
+	if err := d.tw.header(e); err != nil {
+		return err
+	}
+	return d.content(fd, e)
+}
+
+// content copies exactly e.Size bytes.
+func (d *differ) content(fd int, e *Entry) error {
+	buf := *d.tw.buf
+	left := e.Size
+	for i := 0; ; i++ {
+		if i%64 == 63 { // every 16 MiB
+			if err := context.Cause(d.ctx); err != nil {
+				return err
+			}
+		}
+		// Asking for more than is left shows a file that grows, without another call for small ones.
+		n, err := unix.Read(fd, buf[:min(int64(len(buf)), left+1)])
+		if err == unix.EINTR {
+			continue
+		}
+		switch {
+		case err != nil:
+			return d.fail(e.Name, err)
+		case int64(n) > left, n == 0 && left > 0:
+			return d.fail(e.Name, fmt.Errorf("%w: it had %d bytes", ErrChanged, e.Size))
+		}
+		if n > 0 {
+			if _, err := d.tw.tw.Write(buf[:n]); err != nil {
+				return fmt.Errorf("writing %q: %w", e.Name, err)
+			}
+			left -= int64(n)
+		}
+		if left == 0 {
+			return nil
+		}
+	}
+}
