@@ -15,10 +15,10 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/solve"
 )
 
-// mounts adds op's mounts to step. release gives back what they hold.
-func (w *Worker) mounts(ctx context.Context, step *sandbox.Step, op graph.Exec, inputs []solve.Result) (release func(), err error) {
+// mounts adds op's mounts to step and returns what gives back the locks they hold.
+func (w *Worker) mounts(ctx context.Context, step *sandbox.Step, op graph.Exec, inputs []solve.Result) (_ func(), err error) {
 	var held []func()
-	release = func() {
+	release := func() {
 		for _, f := range held {
 			f()
 		}
