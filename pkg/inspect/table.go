@@ -88,12 +88,6 @@ func renderTable(ctx context.Context, r *reader) error {
 		}
 		t.flush()
 	}
-	if len(res.Warnings) > 0 {
-		b.WriteString("\n")
-		for _, w := range res.Warnings {
-			fmt.Fprintf(&b, "Warning: %s\n", visible(w))
-		}
-	}
 	res.out = b.Bytes()
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/manifestctl/manifestctl/internal/jsontree"
+	"github.com/manifestctl/manifestctl/pkg/layer"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 )
 
@@ -180,22 +181,22 @@ func describeLayer(ctx context.Context, f files, name string, diffID digest.Dige
 		return ocispec.Descriptor{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
-	head := make([]byte, 6)
+	head := make([]byte, sniffSize)
 	n, err := io.ReadFull(rc, head)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return ocispec.Descriptor{}, err
 	}
 	head = head[:n]
 	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: diffID, Size: size}
-	switch {
-	case !compressed(head):
-		return desc, nil
-	case head[0] == 0x1f:
+	switch format := layer.Sniff(head); {
+	case format == layer.Gzip:
 		desc.MediaType = ocispec.MediaTypeImageLayerGzip
-	case head[0] == 0xfd || head[0] == 'B':
-		return desc, fmt.Errorf("%w: %q is compressed with xz or bzip2, which no image may be", ErrInvalid, name)
-	default:
+	case format == layer.Zstd:
 		desc.MediaType = ocispec.MediaTypeImageLayerZstd
+	case compressed(head):
+		return desc, fmt.Errorf("%w: %q is compressed with %s, which no image may be", ErrInvalid, name, format)
+	default:
+		return desc, nil
 	}
 	d := digest.Canonical.Digester()
 	d.Hash().Write(head)

@@ -3,7 +3,6 @@ package source
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +20,9 @@ const (
 	maxMembers = 1_000_000
 	maxLinks   = 8 // links in a row that lead to a file
 )
+
+// sniffSize is how many bytes tell what a file is.
+const sniffSize = 512
 
 // tarFiles is an uncompressed tar, opened once with an index of where its members lie.
 type tarFiles struct {
@@ -41,7 +43,7 @@ func openTar(ctx context.Context, name, spool string) (files, error) {
 		return nil, err
 	}
 	t := &tarFiles{file: f}
-	head := make([]byte, 6)
+	head := make([]byte, sniffSize)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, errors.Join(err, f.Close())
@@ -73,14 +75,13 @@ func openRegular(name string) (*os.File, error) {
 	return os.Open(name)
 }
 
-// compressed tells by the first bytes (gzip, zstd and its skippable frames, xz, bzip2).
+// compressed tells by a file's first bytes whether something must be unpacked before the tar can be read.
 func compressed(head []byte) bool {
-	for _, magic := range []string{"\x1f\x8b", "\x28\xb5\x2f\xfd", "\xfd7zXZ\x00", "BZh"} {
-		if bytes.HasPrefix(head, []byte(magic)) {
-			return true
-		}
+	switch layer.Sniff(head) {
+	case layer.Gzip, layer.Zstd, "xz", "bzip2":
+		return true
 	}
-	return len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte("\x2a\x4d\x18"))
+	return false
 }
 
 // spool unpacks from to a file without a name, and makes it t's.
