@@ -74,21 +74,25 @@ func Open(ctx context.Context, root string, o Options) (*Store, error) {
 		}
 		return s, nil
 	}
-	if err := s.makeLayout(ctx); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	err = s.openLease()
-	s.mu.Unlock()
-	// A full disk must not keep a collection from being started.
-	if err != nil && !errors.Is(err, ErrNoSpace) {
-		return nil, err
-	}
-	if err := s.recover(ctx); err != nil {
+	if err := s.start(ctx); err != nil {
 		_ = s.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Store) start(ctx context.Context) error {
+	if err := s.makeLayout(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	err := s.openLease()
+	s.mu.Unlock()
+	// A full disk must not keep a collection from being started.
+	if err != nil && !errors.Is(err, ErrNoSpace) {
+		return err
+	}
+	return s.recover(ctx)
 }
 
 // Close releases this process's leases. It does not sync.
