@@ -1,10 +1,18 @@
 // Package output writes finished images to where they go. A kind of destination
 // is one file and one row in kinds.go.
+//
+// # Invariants
+//
+//   - What is wrong with a destination is said by [Open], before anything is built.
+//   - Blobs are written before the manifests that name them, and names last.
+//   - A file is replaced as a whole: its readers see the old or the new content, and an error leaves the old.
+//   - Equal products give equal bytes: no clock, owner, umask or map order is in an archive.
 package output
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -13,6 +21,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/image"
 	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/store"
@@ -23,22 +32,28 @@ var ErrInvalid = errors.New("invalid output")
 
 // Spec is a parsed -o argument: "type=oci,dest=out.tar", "out/" (local), "-" (tar on stdout).
 type Spec struct {
-	Type         string // oci, docker, local, tar, registry, image
+	Type         string // a name in [Kinds]: oci, docker, local, tar, registry, image
 	Dest         string // path, "-" is stdout
 	Dir          bool   // tar=false: a directory
 	Names        []string
-	Push         bool
+	Push         bool // always with registry
 	PushByDigest bool
+	Canonical    bool // name-canonical: the store names the result NAME@DIGEST too
 	Compression  layer.Compression
 	Force        bool // force-compression
 	DockerTypes  bool // oci-mediatypes=false, and type=docker
 	Rewrite      bool // rewrite-timestamp
 }
 
-// Parse reads one -o argument in buildx's grammar (CSV of key=value, or a path).
-func Parse(s string) (Spec, error) { return Spec{}, ErrInvalid }
+// title is what progress calls the writing of s.
+func (s Spec) title() string {
+	if s.Dest == "" {
+		return "exporting to " + s.Type
+	}
+	return "exporting to " + s.Type + " " + s.Dest
+}
 
-// Content opens blobs of a product; the store is one.
+// Content opens blobs of a product; the store is one. Whoever reads a blob to io.EOF has verified it.
 type Content interface {
 	Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
 }
@@ -52,9 +67,9 @@ type Product struct {
 	Content Content
 	// Mounts names repositories that are known to hold a blob, for mounting instead of uploading.
 	Mounts map[digest.Digest][]ref.Ref
-	// View opens the merged tree of an image, for local and tar.
+	// View opens the merged tree of an image, for local and tar. The destination closes it.
 	View  func(ctx context.Context, img image.Image) (*layer.View, error)
-	Epoch *int64
+	Epoch *int64 // seconds: the time of the members of archives
 }
 
 // Env is what destinations work with.
@@ -72,5 +87,39 @@ type Destination interface {
 	Write(ctx context.Context, p Product) error
 }
 
-// Open checks a spec against its kind (unknown attributes, missing dest, dest that cannot be written) before anything is built.
-func Open(s Spec, env Env) (Destination, error) { return nil, errors.New("output: not built yet") }
+// PlatformChecker is implemented by destinations that cannot hold every set of platforms. Whoever knows the
+// platforms before a build asks then; Write asks again.
+type PlatformChecker interface {
+	CheckPlatforms(ps []platform.Platform) error
+}
+
+// Open checks a spec against its kind (missing dest, dest that cannot be written, push without a name) before
+// anything is built. It writes nothing that stays.
+func Open(s Spec, env Env) (Destination, error) {
+	k, err := kindOf(s.Type)
+	if err != nil {
+		return nil, err
+	}
+	d, err := k.open(s, env)
+	if err != nil {
+		return nil, fmt.Errorf("output type=%s: %w", s.Type, err)
+	}
+	return d, nil
+}
+
+// CheckAll reports specs that cannot be written together because they go to one place.
+func CheckAll(specs []Spec) error {
+	for i, s := range specs {
+		for _, other := range specs[:i] {
+			if s.Dest != "" && s.Dest == other.Dest && !(s.Type == "oci" && other.Type == "oci" && s.Dir && other.Dir) {
+				return fmt.Errorf("%w: two outputs go to dest=%s", ErrInvalid, s.Dest)
+			}
+		}
+	}
+	return nil
+}
+
+// invalid is an error of kind ErrInvalid.
+func invalid(format string, a ...any) error {
+	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, a...))
+}

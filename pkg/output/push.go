@@ -1,0 +1,120 @@
+package output
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/index"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+)
+
+// pushParallel is how many blobs or manifests are on their way at once.
+const pushParallel = 6
+
+// transport is the part of *registry.Client that a push needs.
+type transport interface {
+	PushBlob(ctx context.Context, r ref.Ref, desc ocispec.Descriptor, open registry.Open, from []ref.Ref) (bool, error)
+	PushManifest(ctx context.Context, r ref.Ref, mediaType string, raw []byte) (ocispec.Descriptor, error)
+}
+
+var _ transport = (*registry.Client)(nil)
+
+// pusher pushes a product to all of its names. No tag is touched before every repository holds everything.
+type pusher struct {
+	client   transport
+	events   event.Sink
+	byDigest bool
+}
+
+func (p *pusher) push(ctx context.Context, product Product, c *closure) error {
+	var repos []ref.Ref
+	var tags []ref.Ref
+	for _, name := range product.Names {
+		if name.Kind != ref.Registry {
+			return invalid("%s cannot be pushed to: it is no name in a registry", name)
+		}
+		repo := name.WithDigest(product.Root.Digest)
+		if !slices.Contains(repos, repo) {
+			repos = append(repos, repo)
+		}
+		if !p.byDigest && !slices.Contains(tags, name) {
+			tags = append(tags, name)
+		}
+	}
+	for i, repo := range repos {
+		if err := p.content(ctx, repo, product.Mounts, repos[:i], c); err != nil {
+			return err
+		}
+	}
+	root := c.docs[len(c.docs)-1]
+	if p.byDigest {
+		tags = repos
+	}
+	for _, name := range tags {
+		if err := p.manifest(ctx, name, root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// content pushes everything but the root: blobs, then manifests, then the indexes among them.
+func (p *pusher) content(ctx context.Context, repo ref.Ref, mounts map[digest.Digest][]ref.Ref, pushed []ref.Ref, c *closure) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(pushParallel)
+	for _, blob := range c.blobs {
+		from := append(slices.Clone(mounts[blob.Digest]), pushed...)
+		g.Go(func() error {
+			open := func(ctx context.Context) (io.ReadCloser, error) { return c.open(ctx, blob) }
+			if _, err := p.client.PushBlob(gctx, repo.WithDigest(blob.Digest), blob, open, from); err != nil {
+				return fmt.Errorf("pushing to %s: %w", repo.Repository(), err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	children := c.docs[:len(c.docs)-1]
+	g, gctx = errgroup.WithContext(ctx)
+	g.SetLimit(pushParallel)
+	for _, doc := range children {
+		if !index.IsIndex(doc.desc.MediaType) {
+			g.Go(func() error { return p.manifest(gctx, repo.WithDigest(doc.desc.Digest), doc) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, doc := range children {
+		if index.IsIndex(doc.desc.MediaType) {
+			if err := p.manifest(ctx, repo.WithDigest(doc.desc.Digest), doc); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *pusher) manifest(ctx context.Context, name ref.Ref, doc document) error {
+	e := event.Event{Kind: event.Progress, ID: "manifest " + name.String(), Item: "pushing manifest " + name.String(), Total: doc.desc.Size}
+	p.events.Emit(e)
+	got, err := p.client.PushManifest(ctx, name, doc.desc.MediaType, doc.raw)
+	if err != nil {
+		return fmt.Errorf("pushing to %s: %w", name.Repository(), err)
+	}
+	if got.Digest != "" && got.Digest != doc.desc.Digest {
+		return fmt.Errorf("pushing to %s: the registry says %s became %s", name.Repository(), doc.desc.Digest, got.Digest)
+	}
+	e.Current = e.Total
+	p.events.Emit(e)
+	return nil
+}
