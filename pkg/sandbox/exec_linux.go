@@ -58,6 +58,9 @@ func (st *step) process(proc int) (*ExitError, error) {
 	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
 		return nil, fmt.Errorf("making a session keyring: %w", err)
 	}
+	if st.srv.mode == ModeSingle {
+		st.watch = watchOwners(proc, st.tree.dev)
+	}
 	if err := limitCaps(); err != nil {
 		return nil, err
 	}
@@ -69,16 +72,44 @@ func (st *step) process(proc int) (*ExitError, error) {
 		}
 		attr.Sys.Credential = cred
 	}
+	if st.Limits != (Rlimits{}) {
+		attr.Sys.Ptrace = true // stops it after exec, to be limited before it runs
+	}
 	pid, err := syscall.ForkExec(file, st.Args, attr)
 	if err != nil {
 		return st.execError(file, err)
 	}
-	_ = proc
+	if attr.Sys.Ptrace {
+		if err := st.limit(pid); err != nil {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			_, reapErr := st.srv.reap(pid)
+			return nil, errors.Join(err, reapErr)
+		}
+	}
 	status, err := st.srv.reap(pid)
 	if err != nil {
 		return nil, err
 	}
 	return exitOf(status), nil
+}
+
+// limit sets the limits of pid, which has stopped at its exec, and lets it go. Limits of the agent itself could not be
+// raised again.
+func (st *step) limit(pid int) error {
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(pid, &ws, 0, nil); err != nil || !ws.Stopped() {
+		return fmt.Errorf("starting a step with limits: %w", errors.Join(err, unix.ECHILD))
+	}
+	if n := st.Limits.Files; n > 0 {
+		lim := unix.Rlimit{Cur: n, Max: n}
+		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &lim, nil); err != nil {
+			return fmt.Errorf("%w: limiting open files to %d: %w: more than this user may have (ulimit -Hn)", ErrHost, n, err)
+		}
+	}
+	if err := unix.PtraceDetach(pid); err != nil {
+		return fmt.Errorf("starting a step with limits: %w", err)
+	}
+	return nil
 }
 
 // chdir goes to the working directory, which is made (for the step's user) when it is missing.

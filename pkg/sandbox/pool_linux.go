@@ -267,17 +267,17 @@ func (p *Pool) Run(ctx context.Context, s Step) error {
 	for _, st := range streams {
 		copyErrs = append(copyErrs, st.finish())
 	}
-	if err != nil && !errors.Is(err, syscall.EPIPE) {
+	if err != nil && r.Exit == nil && !errors.Is(err, syscall.EPIPE) {
 		return err
 	}
 	if copyErr := errors.Join(copyErrs...); copyErr != nil {
 		return copyErr // a writer of the caller refused; the broken pipe in the agent only followed from it
 	}
-	if err != nil {
-		return err
-	}
-	if r.Exit != nil {
+	switch {
+	case r.Exit != nil && err != nil: // it failed, and this is likely why
+		return fmt.Errorf("%w: %w", r.Exit, err)
+	case r.Exit != nil:
 		return r.Exit
 	}
-	return nil
+	return err
 }

@@ -22,12 +22,14 @@ type step struct {
 	upper string
 	stage string
 	tree  *tree
+	watch *ownerWatch // single uid: what was refused
 }
 
 // ended is how a step's thread ended.
 type ended struct {
-	exit *ExitError
-	err  error
+	exit    *ExitError
+	err     error
+	refused []string
 }
 
 // run does a whole step: set up, process, clean-up, layer.
@@ -56,6 +58,10 @@ func (s *server) run(w *wireStep, fds []int) (*ExitError, error) {
 		if err := st.tree.removeStubs(st.upper); err != nil && end.err == nil && end.exit == nil {
 			end.err = err
 		}
+	}
+	if len(end.refused) > 0 {
+		end.err = fmt.Errorf("%w: %s: owners other than root cannot be kept with a single uid: %s",
+			ErrOwnership, strings.Join(end.refused, ", "), mendRanges)
 	}
 	if end.err != nil || end.exit != nil {
 		return end.exit, end.err
@@ -136,6 +142,9 @@ func (st *step) thread(done chan<- ended) {
 	runtime.LockOSThread() // never unlocked
 	var e ended
 	e.exit, e.err = st.inside()
+	if refused := st.watch.close(); len(refused) > 0 && e.err == nil {
+		e.refused = refused
+	}
 	if err := unix.Setns(st.srv.home, unix.CLONE_NEWNS); err != nil && e.err == nil {
 		e.err = fmt.Errorf("leaving the step's mount namespace: %w", err)
 	}

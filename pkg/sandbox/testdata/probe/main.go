@@ -1,0 +1,303 @@
+// Command probe is what the executor's tests run inside a rootfs: each verb does one thing and prints what it saw.
+// It is static and imports little, so that it compiles in a second for every architecture.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+func main() {
+	args := os.Args[1:]
+	if len(args) == 0 {
+		args = []string{"true"}
+	}
+	code := 0
+	for len(args) > 0 { // verbs separated by "--"
+		var verb []string
+		for len(args) > 0 && args[0] != "--" {
+			verb, args = append(verb, args[0]), args[1:]
+		}
+		if len(args) > 0 {
+			args = args[1:]
+		}
+		if err := do(verb[0], verb[1:]); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", strings.Join(verb, " "), err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func num(s string) int {
+	n, err := strconv.ParseInt(s, 0, 64)
+	if err != nil {
+		panic(err)
+	}
+	return int(n)
+}
+
+func do(verb string, a []string) error {
+	switch verb {
+	case "true":
+		return nil
+	case "exit":
+		os.Exit(num(a[0]))
+	case "echo":
+		fmt.Println(strings.Join(a, " "))
+	case "err":
+		fmt.Fprintln(os.Stderr, strings.Join(a, " "))
+	case "uname":
+		var u syscall.Utsname
+		if err := syscall.Uname(&u); err != nil {
+			return err
+		}
+		fmt.Println(str(u.Machine[:]), runtime.GOARCH)
+	case "id":
+		groups, _ := os.Getgroups()
+		sort.Ints(groups)
+		fmt.Println(os.Getuid(), os.Geteuid(), os.Getgid(), os.Getegid(), groups)
+	case "args":
+		for _, x := range os.Args {
+			fmt.Printf("%q\n", x)
+		}
+	case "env":
+		for _, x := range os.Environ() {
+			fmt.Printf("%q\n", x)
+		}
+	case "cwd":
+		dir, err := os.Getwd()
+		fmt.Println(dir)
+		return err
+	case "hostname":
+		h, err := os.Hostname()
+		fmt.Println(h)
+		return err
+	case "umask":
+		m := syscall.Umask(0)
+		fmt.Printf("%04o\n", m)
+	case "nofile":
+		var l syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+			return err
+		}
+		fmt.Println(l.Cur, l.Max)
+	case "write":
+		return os.WriteFile(a[0], []byte(strings.Join(a[1:], " ")), 0o644)
+	case "append":
+		f, err := os.OpenFile(a[0], os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = f.WriteString(a[1])
+		return err
+	case "cat":
+		for _, name := range a {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			os.Stdout.Write(b)
+		}
+	case "copy": // stdin to stdout
+		_, err := io.Copy(os.Stdout, os.Stdin)
+		return err
+	case "ls":
+		for _, dir := range a {
+			es, err := os.ReadDir(dir)
+			if err != nil {
+				return err
+			}
+			for _, e := range es {
+				fmt.Println(e.Name())
+			}
+		}
+	case "stat":
+		for _, name := range a {
+			var st syscall.Stat_t
+			if err := syscall.Lstat(name, &st); err != nil {
+				return err
+			}
+			fmt.Printf("%s %o %d:%d %d %d\n", name, st.Mode, st.Uid, st.Gid, st.Size, uint64(st.Rdev))
+		}
+	case "readlink":
+		s, err := os.Readlink(a[0])
+		fmt.Println(s)
+		return err
+	case "mkdir":
+		return os.MkdirAll(a[0], 0o755)
+	case "mkfifo":
+		return syscall.Mkfifo(a[0], 0o644)
+	case "mknod":
+		return syscall.Mknod(a[0], syscall.S_IFCHR|0o644, num(a[1])<<8|num(a[2]))
+	case "symlink":
+		return os.Symlink(a[0], a[1])
+	case "link":
+		return os.Link(a[0], a[1])
+	case "rename":
+		return os.Rename(a[0], a[1])
+	case "rm":
+		return os.Remove(a[0])
+	case "rmall":
+		return os.RemoveAll(a[0])
+	case "chmod":
+		return syscall.Chmod(a[0], uint32(num(a[1])))
+	case "chown":
+		return syscall.Chown(a[0], num(a[1]), num(a[2]))
+	case "lchown":
+		return syscall.Lchown(a[0], num(a[1]), num(a[2]))
+	case "fchown":
+		f, err := os.Open(a[0])
+		if err != nil {
+			return err
+		}
+		return syscall.Fchown(int(f.Fd()), num(a[1]), num(a[2]))
+	case "fchownat":
+		return syscall.Fchownat(-100, a[0], num(a[1]), num(a[2]), 0)
+	case "setuid":
+		return syscall.Setuid(num(a[0]))
+	case "setgid":
+		return syscall.Setgid(num(a[0]))
+	case "setgroups":
+		var gs []int
+		for _, s := range a {
+			gs = append(gs, num(s))
+		}
+		return syscall.Setgroups(gs)
+	case "setxattr":
+		return syscall.Setxattr(a[0], a[1], []byte(a[2]), 0)
+	case "getxattr":
+		b := make([]byte, 256)
+		n, err := syscall.Getxattr(a[0], a[1], b)
+		fmt.Printf("%x\n", b[:max(n, 0)])
+		return err
+	case "mount":
+		return syscall.Mount(a[0], a[1], a[2], 0, "")
+	case "umount":
+		return syscall.Unmount(a[0], 0)
+	case "unshare":
+		return unshare(num(a[0]))
+	case "chroot":
+		return syscall.Chroot(a[0])
+	case "sethostname":
+		return syscall.Sethostname([]byte(a[0]))
+	case "kill":
+		return syscall.Kill(num(a[0]), syscall.Signal(num(a[1])))
+	case "ignore":
+		signal.Ignore()
+	case "sleep":
+		ts := syscall.NsecToTimespec(int64(num(a[0])) * 1e6) // milliseconds
+		for {
+			var rem syscall.Timespec
+			if err := syscall.Nanosleep(&ts, &rem); err != syscall.EINTR {
+				return err
+			}
+			ts = rem
+		}
+	case "fill": // bytes to stdout
+		return fill(os.Stdout, num(a[0]))
+	case "fillerr":
+		return fill(os.Stderr, num(a[0]))
+	case "exec":
+		return syscall.Exec(a[0], a, os.Environ())
+	case "self": // run this program again as a child; a child's failure is ours
+		return child(a, false)
+	case "daemon": // run this program again, in a session of its own, and do not wait
+		return child(a, true)
+	case "bomb": // children that make children, until it is refused
+		for {
+			if err := child([]string{"bomb"}, true); err != nil {
+				return do("sleep", []string{"600000"})
+			}
+		}
+	case "open": // every path, with the error's text
+		for _, name := range a {
+			f, err := os.Open(name)
+			if err != nil {
+				fmt.Println(name, err.(*os.PathError).Err)
+				continue
+			}
+			fmt.Println(name, "opened")
+			f.Close()
+		}
+	case "create":
+		for _, name := range a {
+			f, err := os.OpenFile(name, os.O_WRONLY, 0)
+			if err != nil {
+				fmt.Println(name, err.(*os.PathError).Err)
+				continue
+			}
+			fmt.Println(name, "opened")
+			f.Close()
+		}
+	case "ptrace":
+		_, _, e := syscall.RawSyscall6(syscall.SYS_PTRACE, 16, uintptr(num(a[0])), 0, 0, 0, 0)
+		if e != 0 {
+			return e
+		}
+	case "tiocsti":
+		c := byte('x')
+		_, _, e := syscall.Syscall(syscall.SYS_IOCTL, 0, 0x5412, uintptr(unsafe.Pointer(&c)))
+		if e != 0 {
+			return e
+		}
+	case "status": // lines of /proc/self/status
+		b, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			return err
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			for _, key := range a {
+				if strings.HasPrefix(line, key+":") {
+					fmt.Println(line)
+				}
+			}
+		}
+	default:
+		return fmt.Errorf("unknown verb %q", verb)
+	}
+	return nil
+}
+
+func fill(f *os.File, n int) error {
+	b := make([]byte, 1<<16)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	for n > 0 {
+		m, err := f.Write(b[:min(n, len(b))])
+		if err != nil {
+			return err
+		}
+		n -= m
+	}
+	return nil
+}
+
+func child(args []string, detach bool) error {
+	p, err := os.StartProcess("/proc/self/exe", append([]string{"probe"}, args...), &os.ProcAttr{
+		Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: detach},
+	})
+	if err != nil || detach {
+		return err
+	}
+	st, err := p.Wait()
+	if err == nil && !st.Success() {
+		err = fmt.Errorf("child: %v", st)
+	}
+	return err
+}
+
+func unshare(flags int) error {
+	runtime.LockOSThread()
+	return syscall.Unshare(flags)
+}
