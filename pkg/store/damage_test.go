@@ -35,13 +35,14 @@ func changed(change func([]byte) []byte) func(t *testing.T, path string) {
 func TestD11_DamagedBlob(t *testing.T) {
 	const content = "this is what the blob is"
 	for name, harm := range map[string]func(t *testing.T, path string){
-		"flipped bit": changed(func(b []byte) []byte { b[7] ^= 4; return b }),
-		"truncated":   changed(func(b []byte) []byte { return b[:5] }),
-		"longer":      changed(func(b []byte) []byte { return append(b, '!') }),
-		"zero length": changed(func([]byte) []byte { return nil }),
-		"fifo":        replaced(func(p string) error { return unix.Mkfifo(p, 0o600) }),
-		"symlink":     replaced(func(p string) error { return os.Symlink("/dev/zero", p) }),
-		"dangling":    replaced(func(p string) error { return os.Symlink("nowhere", p) }),
+		"flipped bit":       changed(func(b []byte) []byte { b[7] ^= 4; return b }),
+		"truncated":         changed(func(b []byte) []byte { return b[:5] }),
+		"longer":            changed(func(b []byte) []byte { return append(b, '!') }),
+		"zero length":       changed(func([]byte) []byte { return nil }),
+		"fifo":              replaced(func(p string) error { return unix.Mkfifo(p, 0o600) }),
+		"symlink":           replaced(func(p string) error { return os.Symlink("/dev/zero", p) }),
+		"symlink to a file": replaced(func(p string) error { return os.Symlink("/proc/self/status", p) }),
+		"dangling":          replaced(func(p string) error { return os.Symlink("nowhere", p) }),
 		"directory": replaced(func(p string) error {
 			if err := os.Mkdir(p, 0o700); err != nil {
 				return err
@@ -59,6 +60,10 @@ func TestD11_DamagedBlob(t *testing.T) {
 		}
 		t.Run("read/"+name, func(t *testing.T) {
 			s, d := setup(t)
+			if strings.HasPrefix(name, "symlink") || name == "fifo" || name == "directory" {
+				_, err := s.OpenAt(d.Digest)
+				assert.ErrorIs(t, err, ErrCorrupt)
+			}
 			for _, desc := range []ocispec.Descriptor{d, {Digest: d.Digest}} {
 				done := time.AfterFunc(10*time.Second, func() { panic("a read hangs") })
 				got, err := get(t.Context(), s, desc)

@@ -395,3 +395,40 @@ func init() {
 		return nil
 	}
 }
+
+func init() {
+	children["torn lease"] = func(ctx context.Context, root, _ string) error {
+		signal.Ignore(unix.SIGXFSZ)
+		s, err := Open(ctx, root, Options{})
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		// One line has 72 bytes.
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 100, Max: 1 << 20}); err != nil {
+			return err
+		}
+		if _, err := s.PutBytes(ctx, "x", []byte("one")); err != nil {
+			return err
+		}
+		if _, err := s.PutBytes(ctx, "x", []byte("two")); !errors.Is(err, ErrNoSpace) {
+			return fmt.Errorf("the second line: %w", err)
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}); err != nil {
+			return err
+		}
+		three, err := s.PutBytes(ctx, "x", []byte("three"))
+		if err != nil {
+			return err
+		}
+		if _, err := s.GC(ctx, GCOptions{}); err != nil {
+			return err
+		}
+		_, err = get(ctx, s, three)
+		return err
+	}
+}
+
+func TestD02_HalfWrittenLease(t *testing.T) {
+	run(t, child(t, "torn lease", filepath.Join(t.TempDir(), "store"), ""))
+}

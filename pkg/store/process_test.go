@@ -296,11 +296,11 @@ func TestGCIsNotStarved(t *testing.T) {
 	s := fresh(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for range 8 {
+	for range 32 {
 		go func() {
 			for ctx.Err() == nil {
 				if leave, err := s.using(ctx); err == nil {
-					time.Sleep(time.Millisecond)
+					time.Sleep(time.Duration(rand.IntN(5000)) * time.Microsecond)
 					leave()
 				}
 			}
