@@ -139,7 +139,10 @@ func TestArchiveCut(t *testing.T) {
 		}
 	}
 	for name, data := range map[string][]byte{"gzip": gzipped(t, archive), "zstd": zstded(t, archive)} {
-		for n := range len(data) {
+		for n := 0; n < len(data); n++ {
+			if n > 32 && n < len(data)-32 {
+				n += 6 // every byte of head and tail, some in between
+			}
 			require.Error(t, readEverything(t, "oci-archive:"+fileOf(t, data[:n])), "%s cut at %d", name, n)
 		}
 		require.NoError(t, readEverything(t, "oci-archive:"+fileOf(t, data)))
