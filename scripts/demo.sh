@@ -55,7 +55,7 @@ for p in amd64 arm64 arm/v7 riscv64 s390x; do
 	spec="$work/pull-${p//\//-}"
 	mkdir "$spec"
 	printf 'version: 1\nplatforms: [linux/%s]\nfrom: %s\nsteps: []\n' "$p" "$image" >"$spec/rootfs.yaml"
-	mctl build --progress quiet -o "type=local,dest=$spec/rootfs" "$spec"
+	mctl build --progress quiet -o "type=local,dest=$spec/rootfs" "$spec" >/dev/null
 	printf 'linux/%-8s uname: %-8s child: %s\n' "$p" "$(cat "$spec/rootfs/var/lib/hello/parent")" "$(cat "$spec/rootfs/var/lib/hello/child")"
 done
 
