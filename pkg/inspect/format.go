@@ -84,7 +84,7 @@ func (d indexData) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(struct {
+	return jsontree.Marshal(struct {
 		Name     string             `json:"name"`
 		Manifest manifestData       `json:"manifest"`
 		Image    map[string]*Config `json:"image"`
@@ -107,7 +107,7 @@ func (d imageData) Image() *Config { return d.config }
 
 // MarshalJSON is for {{json .}}.
 func (d imageData) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
+	return jsontree.Marshal(struct {
 		Name     string       `json:"name"`
 		Manifest manifestData `json:"manifest"`
 		Image    *Config      `json:"image,omitempty"`

@@ -2,7 +2,6 @@ package inspect
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -10,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/manifestctl/manifestctl/internal/jsontree"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/source"
 )
@@ -26,7 +26,7 @@ type Config struct {
 // MarshalJSON returns the config with every field it has.
 func (c Config) MarshalJSON() ([]byte, error) {
 	if c.Raw == nil {
-		return json.Marshal(c.Image)
+		return jsontree.Marshal(c.Image)
 	}
 	return c.Raw, nil
 }
@@ -84,9 +84,7 @@ func (r *reader) images(ctx context.Context) error {
 		case source.EntryOther:
 			r.res.Others = append(r.res.Others, e.Desc)
 		default:
-			if e.Err != nil {
-				r.warn("%s: %v", e.Desc.Digest, e.Err)
-			}
+			// Why a platform is not known is found again, and told, when the image is read.
 			r.res.Images = append(r.res.Images, Image{Platform: e.Platform, Desc: e.Desc})
 		}
 	}
@@ -138,6 +136,9 @@ func (r *reader) read(ctx context.Context, img *Image) error {
 	c, err := source.ReadConfig(ctx, r.img, m)
 	if c.Raw != nil {
 		img.Config, img.Created = &Config{Image: c.Image, Raw: c.Raw}, c.Created
+	}
+	if img.Platform.IsZero() {
+		img.Platform = c.Platform
 	}
 	if err != nil {
 		return err

@@ -87,7 +87,7 @@ func (l *lister) index(ctx context.Context, desc ocispec.Descriptor) error {
 				return err
 			}
 			continue
-		case !index.IsManifest(m.MediaType):
+		case !index.IsManifest(m.MediaType), m.ArtifactType != "" && !index.IsConfig(m.ArtifactType):
 			e.Kind = EntryOther
 		case m.Platform != nil && (m.Platform.OS != "" || m.Platform.Architecture != ""):
 			var err error
