@@ -85,6 +85,7 @@ type Ingest struct {
 	size     int64 // bytes flushed
 	expected int64 // 0 when unknown
 	err      error // the first failure: nothing can follow
+	moved    bool  // the file has its final name
 }
 
 // Ingest starts a blob whose bytes come by Write.
@@ -199,7 +200,9 @@ func (w *Ingest) Abort() {
 		return
 	}
 	_ = w.f.Close()
-	_ = os.Remove(w.f.Name())
+	if !w.moved {
+		_ = os.Remove(w.f.Name())
+	}
 	w.f = nil
 	buffers.Put(w.buf)
 	w.buf = nil
@@ -240,6 +243,7 @@ func (s *Store) place(w *Ingest, desc ocispec.Descriptor) error {
 	if err != nil {
 		return storageError(path, desc.Size, err)
 	}
+	w.moved = true
 	s.noteDirty(desc.Digest)
 	return nil
 }
