@@ -39,12 +39,15 @@ var machines = map[string]string{
 	"linux/amd64": "x86_64", "linux/arm64": "aarch64", "linux/arm/v7": "armv7l", "linux/riscv64": "riscv64", "linux/s390x": "s390x",
 }
 
+// epoch fixes the times of what RUN steps write: a clock is the only thing that would differ.
+var epoch = []string{"SOURCE_DATE_EPOCH=1700000000"}
+
 func TestHelloIsTheSameForEverybody(t *testing.T) {
 	registry := debianRegistry(t)
 	digests := map[string]string{}
 	for _, w := range everybody(t) {
 		tree := hello(t, w, "checkout")
-		r := ok(t, w.command(nil, "build", "--progress", "plain", "-t", registry+"/hello:"+w.name, "--push", tree))
+		r := ok(t, w.command(epoch, "build", "--progress", "plain", "-t", registry+"/hello:"+w.name, "--push", tree))
 		digests[w.name] = digestOf(t, r)
 
 		for platform, machine := range machines {
@@ -60,7 +63,7 @@ func TestHelloIsTheSameForEverybody(t *testing.T) {
 			assert.Equal(t, machine+"\n", string(parent), "%s as %s", platform, w.name)
 			assert.Equal(t, "hello from "+machine+"\n", string(child), "%s as %s", platform, w.name)
 		}
-		again := ok(t, w.command(nil, "build", "--progress", "plain", "-t", registry+"/hello:again", "--push", tree))
+		again := ok(t, w.command(epoch, "build", "--progress", "plain", "-t", registry+"/hello:again", "--push", tree))
 		assert.Equal(t, digests[w.name], digestOf(t, again))
 		assert.Equal(t, len(machines), strings.Count(again.stderr, "RUN [\"/usr/bin/hello\"")+strings.Count(again.stderr, "RUN /usr/bin/hello"), again.stderr)
 		assert.GreaterOrEqual(t, strings.Count(again.stderr, "CACHED"), len(machines), "a second build runs nothing:\n%s", again.stderr)
@@ -94,7 +97,7 @@ func TestHelloIsTheSameForEverybody(t *testing.T) {
 				defer syscall.Umask(old)
 			}
 			args := append([]string{"build", "--no-cache"}, tc.args...)
-			digests[name] = digestOf(t, ok(t, w.command(tc.env, append(args, tree)...)))
+			digests[name] = digestOf(t, ok(t, w.command(append(tc.env, epoch...), append(args, tree)...)))
 		})
 	}
 	var want string
@@ -141,7 +144,10 @@ func TestPeersReadWhatWasPushed(t *testing.T) {
 		if os.Getuid() != 0 {
 			t.Skip("podman with a store of its own needs root or a session of the user's")
 		}
-		store := []string{"--root", filepath.Join(w.home, "podman"), "--runroot", filepath.Join(w.home, "podman-run"), "--storage-driver", "vfs"}
+		runroot, err := os.MkdirTemp("/tmp", "pod-") // at most 50 characters
+		require.NoError(t, err)
+		defer os.RemoveAll(runroot)
+		store := []string{"--root", filepath.Join(w.home, "podman"), "--runroot", runroot, "--storage-driver", "vfs"}
 		podman := func(args ...string) *exec.Cmd {
 			return w.other([]string{"BUILDAH_RUNTIME=runc"}, tool(t, "podman"), append(append([]string{}, store...), args...)...)
 		}
