@@ -87,6 +87,13 @@ var kinds = map[string]error{
 	"emulator":  emulate.ErrNoEmulator,
 	"notexist":  fs.ErrNotExist,
 	"exist":     fs.ErrExist,
+	"invalid":   layer.ErrInvalid,
+	"unsafe":    layer.ErrUnsafe,
+	"limit":     layer.ErrLimit,
+	"type":      layer.ErrType,
+	"target":    layer.ErrTarget,
+	"changed":   layer.ErrChanged,
+	"short":     io.ErrUnexpectedEOF,
 }
 
 func toWire(err error) *wireError {

@@ -175,6 +175,12 @@ func do(verb string, a []string) error {
 		return syscall.Setgroups(gs)
 	case "setxattr":
 		return syscall.Setxattr(a[0], a[1], []byte(a[2]), 0)
+	case "setcap": // from a file
+		b, err := os.ReadFile(a[1])
+		if err != nil {
+			return err
+		}
+		return syscall.Setxattr(a[0], "security.capability", b, 0)
 	case "getxattr":
 		b := make([]byte, 256)
 		n, err := syscall.Getxattr(a[0], a[1], b)
