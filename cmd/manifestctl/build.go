@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,7 +41,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	b.inputFlags.add(f)
 	f.StringVarP(&b.file, "file", "f", "", "`FILE` the spec (default: rootfs.yaml in the context)")
 	f.StringArrayVarP(&b.tags, "tag", "t", nil, "`NAME[:TAG]` name of the result; may be repeated")
-	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes: type=oci|docker|local|tar|registry|image with dest=, tar=false, name=, push=true, ...; may be repeated (default: the store)")
+	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes, see above; may be repeated (default: the store)")
 	f.BoolVar(&b.push, "push", false, "push the result under its tags; short for -o type=registry")
 	f.BoolVar(&b.noCache, "no-cache", false, "run every step, and record the results")
 	f.BoolVar(&b.pull, "pull", false, "ask registries again for tags that are known")
@@ -67,7 +67,7 @@ func newBuild(e *env) *cobra.Command {
 		Aliases: []string{"b"},
 		Short:   "Build a spec for its platforms",
 		Long: "build makes an image for every platform of a spec, and an index of them, with sources from the directory\n" +
-			"CONTEXT (default \".\"). It prints the digest of the result.",
+			"CONTEXT (default \".\"). It prints the digest of the result.\n\n" + outputHelp(),
 		Example: "  manifestctl build -t localhost:5000/hello:1.0 --push examples/hello\n" +
 			"  manifestctl build --platform linux/arm64 -o type=oci,dest=hello.tar .",
 		Args: positional(0, 1, ""),
@@ -84,29 +84,47 @@ func newBuild(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
-				res, err := b.run(cmd.Context(), e, st, req, o)
-				if err != nil {
-					return err
-				}
-				return b.report(e, req, res)
+			sink, closeDisplay, err := e.progress(b.progressMode(e))
+			if err != nil {
+				return err
+			}
+			o.Events, o.Registry.Events = sink, sink
+			var res build.Result
+			err = e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
+				res, err = build.Run(cmd.Context(), st, req, o)
+				return err
 			})
+			closeDisplay()
+			if err != nil {
+				return err
+			}
+			return b.report(e, req, res)
 		},
 	}
 	b.add(cmd.Flags())
 	return cmd
 }
 
-// run builds with progress on stderr.
-func (b *buildFlags) run(ctx context.Context, e *env, st *store.Store, req build.Request, o build.Options) (build.Result, error) {
-	sink, closeDisplay, err := e.progress(b.progressMode(e))
-	if err != nil {
-		return build.Result{}, err
+// outputHelp says what -o takes, from the table that it is parsed with.
+func outputHelp() string {
+	var b strings.Builder
+	b.WriteString("Outputs, as -o type=TYPE,KEY=VALUE,...:\n")
+	keys := map[string]bool{}
+	var lines []string
+	for _, k := range output.Kinds() {
+		names := make([]string, 0, len(k.Attributes))
+		for _, a := range k.Attributes {
+			names = append(names, a.Name)
+			if !keys[a.Name] {
+				keys[a.Name] = true
+				lines = append(lines, fmt.Sprintf("  %-32s%s\n", a.Name+"="+a.Value, a.Help))
+			}
+		}
+		fmt.Fprintf(&b, "  %-10s%s\n            keys: %s\n", k.Name, k.Help, strings.Join(names, ", "))
 	}
-	o.Events, o.Registry.Events = sink, sink
-	res, err := build.Run(ctx, st, req, o)
-	closeDisplay()
-	return res, err
+	b.WriteString("Keys:\n" + strings.Join(lines, ""))
+	b.WriteString("-o DIR is short for type=local,dest=DIR, and -o - for type=tar,dest=-.")
+	return b.String()
 }
 
 // progressMode is --progress, -q, or the variable that BuildKit's users set.

@@ -15,6 +15,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/serve"
 	"github.com/manifestctl/manifestctl/pkg/source"
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
@@ -75,6 +76,8 @@ var errorKinds = []struct {
 	{source.ErrNotFound, exitNotFound, ""},
 	{store.ErrNotFound, exitNotFound, ""},
 	{inspect.ErrFormat, exitUsage, ""},
+	{serve.ErrInvalid, exitUsage, ""},
+	{serve.ErrInUse, exitFailed, ""},
 	{index.ErrInvalid, exitFailed, ""},
 }
 

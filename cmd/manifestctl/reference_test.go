@@ -44,7 +44,7 @@ func reference(cmd *cobra.Command, pages map[string]string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "<!-- made by `make docs` from the command itself -->\n# %s\n\n%s.\n", cmd.CommandPath(), strings.TrimSuffix(cmd.Short, "."))
 	if cmd.Long != "" {
-		fmt.Fprintf(&b, "\n%s\n", cmd.Long)
+		fmt.Fprintf(&b, "\n%s\n", indentedBlocks(cmd.Long))
 	}
 	fmt.Fprintf(&b, "\n```\n%s\n```\n", useLine(cmd))
 	if cmd.HasExample() {
@@ -68,6 +68,23 @@ func reference(cmd *cobra.Command, pages map[string]string) {
 		}
 	}
 	pages[page(cmd)] = b.String()
+}
+
+// indentedBlocks fences runs of indented lines.
+func indentedBlocks(text string) string {
+	var b strings.Builder
+	inside := false
+	for line := range strings.SplitSeq(text, "\n") {
+		if indented := strings.HasPrefix(line, "  "); indented != inside {
+			b.WriteString("```\n")
+			inside = indented
+		}
+		b.WriteString(line + "\n")
+	}
+	if inside {
+		b.WriteString("```\n")
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 func page(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath(), " ", "_") + ".md" }

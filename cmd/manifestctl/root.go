@@ -36,6 +36,7 @@ func newRoot(e *env) *cobra.Command {
 		newEmulate(e),
 		newDoctor(e),
 		newInspect(e),
+		newServe(e),
 		newSpec(e),
 		newStore(e),
 		newVersion(e),

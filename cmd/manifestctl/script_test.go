@@ -2,16 +2,23 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"debug/elf"
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/manifestctl/manifestctl/pkg/build"
 )
 
 // TestScript runs the command lines of testdata/script: one script a command, and one for each example of the README.
@@ -22,13 +29,92 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("MANIFESTCTL_ROOT", filepath.Join(env.WorkDir, ".store"))
 			env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, ".docker"))
-			return nil
+			path, err := exec.LookPath("manifestctl")
+			env.Setenv("MANIFESTCTL_ONLY", filepath.Dir(path)) // a PATH with no other program
+			return err
 		},
+		Condition: condition,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"registry": startRegistry,
 			"exitcode": exitCodeIs,
+			"busybox":  copyBusybox,
+			"damage":   damage,
 		},
 	})
+}
+
+// condition knows [steps]: this host can run steps natively, and [busybox]: there is a static one.
+func condition(name string) (bool, error) {
+	switch name {
+	case "steps":
+		return canRunSteps(), nil
+	case "busybox":
+		_, err := staticBusybox()
+		return err == nil, nil
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
+}
+
+var canRunSteps = sync.OnceValue(func() bool {
+	for _, r := range build.Doctor(context.Background(), build.Options{Path: os.Getenv("PATH")}) {
+		if r.Name == "user namespace" {
+			return r.OK
+		}
+	}
+	return false
+})
+
+// staticBusybox is the path of a busybox that needs no library.
+var staticBusybox = sync.OnceValues(func() (string, error) {
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		return "", err
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return "", fmt.Errorf("%s is not static", path)
+		}
+	}
+	return path, nil
+})
+
+// copyBusybox is `busybox FILE`: it copies the host's to FILE.
+func copyBusybox(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: busybox FILE")
+	}
+	path, err := staticBusybox()
+	ts.Check(err)
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o755))
+}
+
+// damage is `damage DIR`: it flips a bit in the largest file of DIR.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: damage DIR")
+	}
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	var largest []byte
+	var path string
+	for _, e := range entries {
+		p := filepath.Join(ts.MkAbs(args[0]), e.Name())
+		data, err := os.ReadFile(p)
+		ts.Check(err)
+		if len(data) > len(largest) {
+			largest, path = data, p
+		}
+	}
+	largest[len(largest)/2] ^= 1
+	ts.Check(os.Chmod(path, 0o600))
+	ts.Check(os.WriteFile(path, largest, 0o600))
 }
 
 // exitCodeIs is `exitcode CODE COMMAND ARG...`: COMMAND must end with CODE. Its output is compared as after exec.

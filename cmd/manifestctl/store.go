@@ -151,7 +151,7 @@ func newStoreGC(e *env) *cobra.Command {
 		Short: "Free what no name, lease or step record reaches",
 		Args:  positional(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.withStore(cmd.Context(), store.Options{ReadOnly: o.DryRun}, func(st *store.Store) error {
+			return e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
 				r, err := st.GC(cmd.Context(), o)
 				if err != nil {
 					return err
