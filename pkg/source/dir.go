@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
 // files are the regular files of a layout, by clean slash-separated names. Missing ones are fs.ErrNotExist.
@@ -55,8 +54,8 @@ func (d dirFiles) open(name string) (io.ReadCloser, int64, error) {
 	if !before.Mode().IsRegular() {
 		return nil, 0, fmt.Errorf("%w: %s is no regular file but %s", ErrInvalid, name, kindOf(before))
 	}
-	// O_NONBLOCK: a FIFO that takes the file's place now must not hang us.
-	f, err := d.root.OpenFile(native, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	// A FIFO that takes the file's place now must not hang us.
+	f, err := d.root.OpenFile(native, os.O_RDONLY|nonBlocking, 0)
 	if err != nil {
 		return nil, 0, err
 	}

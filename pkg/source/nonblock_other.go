@@ -1,0 +1,6 @@
+//go:build !unix
+
+package source
+
+// nonBlocking does nothing where files are never FIFOs.
+const nonBlocking = 0
