@@ -34,10 +34,9 @@ func (m memoryFiles) open(name string) (io.ReadCloser, int64, error) {
 	return io.NopCloser(bytes.NewReader(data)), int64(len(data)), nil
 }
 
-// layoutFiles are a layout of a small image, by name.
-func layoutFiles(t testing.TB) map[string][]byte {
+// filesBelow are the files of a directory, by name.
+func filesBelow(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
-	dir := layoutOf(t, map[string]testimage.Content{"1.0": three()})
 	files := map[string][]byte{}
 	require.NoError(t, filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -56,7 +55,7 @@ func layoutFiles(t testing.TB) map[string][]byte {
 // FuzzLayout: oci-layout, index.json and one more blob are anything. No file outside is asked for, and what is read is
 // what its digest says.
 func FuzzLayout(f *testing.F) {
-	files := layoutFiles(f)
+	files := filesBelow(f, layoutOf(f, map[string]testimage.Content{"1.0": three()}))
 	f.Add(files["oci-layout"], files["index.json"], []byte("{}"), "1.0")
 	f.Add([]byte(`{"imageLayoutVersion":"1.0.0","x":1}`), []byte(`{"schemaVersion":2,"manifests":[]}`), []byte(`{"schemaVersion":2,"layers":[]}`), "")
 	f.Add([]byte(`{"imageLayoutVersion":"1.0.1"}`), []byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:../x"}]}`), []byte(``), "x")

@@ -159,7 +159,9 @@ func tarOf(t testing.TB, members ...member) []byte {
 		if h.Typeflag == tar.TypeReg {
 			h.Size = int64(len(m.data))
 		}
-		h.Mode = 0o644
+		if h.Mode == 0 {
+			h.Mode = 0o644
+		}
 		require.NoError(t, w.WriteHeader(&h))
 		_, err := io.WriteString(w, m.data)
 		require.NoError(t, err)
