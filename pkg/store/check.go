@@ -225,10 +225,13 @@ func (c *checking) ref(ctx context.Context, w *walker, r Ref) error {
 			}
 		}
 		if c.corrupt[d] == "" && e.role != roleConfig && e.role != roleLayer {
-			if _, err := w.edges(ctx, e.desc); errors.Is(err, ErrCorrupt) {
+			switch _, err := w.edges(ctx, e.desc); {
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case errors.Is(err, ErrCorrupt):
 				c.spoil(d, reason(err, d))
-			} else if err != nil {
-				return err
+			case err != nil:
+				c.add(object, nil, "%s %s, said to be %s: %s", e.what(), d, e.desc.MediaType, reason(err, d))
 			}
 		}
 		if c.corrupt[d] != "" {

@@ -137,14 +137,6 @@ type discard struct{}
 
 func (discard) Errorf(string, ...any) {}
 
-func objects(found []Finding) []string {
-	out := []string{}
-	for _, f := range found {
-		out = append(out, f.Object)
-	}
-	return out
-}
-
 // A reader that finds damage in a file which was replaced meanwhile leaves the new one alone.
 func TestD11_ReplacedBlobIsNotSetAside(t *testing.T) {
 	s := fresh(t)

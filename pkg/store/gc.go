@@ -100,6 +100,9 @@ func (c *collection) run(ctx context.Context) error {
 		reached[e.desc.Digest] = true
 		return nil
 	}, func(err error) error {
+		if errors.Is(err, errOdd) {
+			return nil // and its edges are all followed
+		}
 		return fmt.Errorf("%w (nothing was removed: run `manifestctl store check --repair` first)", err)
 	})
 	if err != nil {
@@ -108,11 +111,9 @@ func (c *collection) run(ctx context.Context) error {
 	for _, path := range records {
 		c.remove(path, &c.report.Records)
 	}
-	if c.o.Cache {
-		var err error
-		c.snapshots, c.report.SnapshotsInUse, err = c.s.takeSnapshots(c.o.DryRun)
-		c.errs = append(c.errs, err)
-	}
+	taken, inUse, err := c.s.takeSnapshots(c.o.Cache, c.o.DryRun)
+	c.snapshots, c.report.SnapshotsInUse = taken, inUse && c.o.Cache
+	c.errs = append(c.errs, err)
 	err = c.s.eachBlob(func(d digest.Digest, fi fs.FileInfo) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

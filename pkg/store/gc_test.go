@@ -132,10 +132,16 @@ func TestGCLeavesSnapshotsInUse(t *testing.T) {
 	s := fresh(t)
 	user := open(t, s.Root())
 	require.NoError(t, os.Mkdir(user.SnapshotDir()+"/x", 0o700))
+	require.NoError(t, os.Mkdir(user.SnapshotDir()+"/"+SpoolPrefix+"1", 0o700))
+	require.NoError(t, os.Mkdir(user.SnapshotDir()+"/"+snapshotTrash+"1", 0o700))
 	r, err := s.GC(t.Context(), GCOptions{Cache: true})
 	require.NoError(t, err)
 	assert.Equal(t, GCReport{SnapshotsInUse: true}, r)
+	assert.DirExists(t, s.path(snapshotsDir, SpoolPrefix+"1"))
 	require.NoError(t, user.Close())
+	r, err = s.GC(t.Context(), GCOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, GCReport{Snapshots: 2}, r, "what killed processes left")
 	var removed []string
 	r, err = s.GC(t.Context(), GCOptions{Cache: true, RemoveTree: func(path string) error {
 		removed = append(removed, path)
@@ -246,6 +252,35 @@ func TestCheckFindsDanglingRefs(t *testing.T) {
 	found, err = s.Check(t.Context(), CheckOptions{})
 	require.NoError(t, err)
 	assert.Len(t, found, 2, "foreign layers live elsewhere")
+}
+
+// Whole documents that nobody can read are not damage: no collection stops, no
+// repair removes them, and what any reader could see in them stays.
+func TestOddDocuments(t *testing.T) {
+	for name, format := range map[string]string{
+		"not JSON":    "hello %s",
+		"odd layers":  `{"layers":{"one":{"digest":%q}}}`,
+		"odd config":  `{"config":"x","extra":[{"more":[{"digest":%q}]}]}`,
+		"odd top":     `[[{"digest":%q}]]`,
+		"odd size":    `{"layers":[{"digest":%q,"size":"many"}]}`,
+		"bad digests": `{"layers":[{"digest":"sha256:../../x"},{"digest":%q},{"digest":7}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := fresh(t)
+			layer := put(t, s, "layer")
+			d, err := s.PutBytes(t.Context(), ocispec.MediaTypeImageManifest, fmt.Appendf(nil, format, layer.Digest))
+			require.NoError(t, err)
+			require.NoError(t, s.SetRef(t.Context(), "odd", d))
+			s = reopened(t, s)
+			found, err := s.Check(t.Context(), CheckOptions{Repair: true})
+			require.NoError(t, err)
+			assert.Equal(t, []string{"ref odd"}, objects(found))
+			_, err = s.GC(t.Context(), GCOptions{})
+			require.NoError(t, err)
+			assert.True(t, exists(s, d.Digest))
+			assert.Equal(t, name != "not JSON", exists(s, layer.Digest))
+		})
+	}
 }
 
 func TestSkopeoReadsTheStore(t *testing.T) {

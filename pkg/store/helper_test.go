@@ -165,3 +165,11 @@ func damage(t *testing.T, path string, change func([]byte) []byte) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(path, change(data), fi.Mode()))
 }
+
+func objects(found []Finding) []string {
+	out := []string{}
+	for _, f := range found {
+		out = append(out, f.Object)
+	}
+	return out
+}

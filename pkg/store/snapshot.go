@@ -10,6 +10,10 @@ import (
 	"strings"
 )
 
+// SpoolPrefix begins the names of directories in SnapshotDir that are of use only to
+// the process that made them. Every collection removes them while no process uses snapshots.
+const SpoolPrefix = "spool-"
+
 // snapshotTrash begins the names of snapshots that a collection has taken out.
 const snapshotTrash = ".gc-"
 
@@ -35,9 +39,9 @@ func (s *Store) SnapshotDir() string {
 	return dir
 }
 
-// takeSnapshots renames all snapshots, so that nobody finds them, if no process
-// uses any. It returns the new names.
-func (s *Store) takeSnapshots(dryRun bool) (taken []string, inUse bool, err error) {
+// takeSnapshots renames snapshots, so that nobody finds them, if no process uses
+// any: all of them, or those that a process left behind. It returns the new names.
+func (s *Store) takeSnapshots(all, dryRun bool) (taken []string, inUse bool, err error) {
 	f, err := openLockFile(s.path(snapshotLock))
 	if err != nil {
 		return nil, false, storageError(s.path(snapshotLock), 0, err)
@@ -56,6 +60,9 @@ func (s *Store) takeSnapshots(dryRun bool) (taken []string, inUse bool, err erro
 	var errs []error
 	for _, e := range entries {
 		from := s.path(snapshotsDir, e.Name())
+		if !all && !strings.HasPrefix(e.Name(), SpoolPrefix) && !strings.HasPrefix(e.Name(), snapshotTrash) {
+			continue
+		}
 		if dryRun || strings.HasPrefix(e.Name(), snapshotTrash) {
 			taken = append(taken, from)
 			continue

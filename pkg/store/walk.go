@@ -63,11 +63,20 @@ type document struct {
 	Subject   *ocispec.Descriptor  `json:"subject"`
 }
 
-// parseDocument returns the edges that leave a document.
+// errOdd is reported with the edges of a document that is not what its media type
+// says. Its bytes are what its author wrote, so that nothing is lost and nothing to mend.
+var errOdd = errors.New("not a document of its media type")
+
+// parseDocument returns the edges that leave a document. Where a document is not
+// of the form that we know, whatever another reader could take for a descriptor is an edge.
 func parseDocument(d digest.Digest, data []byte) ([]edge, error) {
 	var doc document
 	if err := json.Unmarshal(data, &doc); err != nil {
-		return nil, err
+		var any any
+		if json.Unmarshal(data, &any) != nil {
+			return nil, fmt.Errorf("%w: %w", errOdd, err)
+		}
+		return descriptorsIn(any, d, nil), fmt.Errorf("%w: %w", errOdd, err)
 	}
 	var es []edge
 	add := func(r role, descs ...ocispec.Descriptor) {
@@ -90,6 +99,26 @@ func parseDocument(d digest.Digest, data []byte) ([]edge, error) {
 	return es, nil
 }
 
+// descriptorsIn appends an edge for every "digest" in a JSON value. The decoder
+// limits how deep that is.
+func descriptorsIn(v any, parent digest.Digest, es []edge) []edge {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			es = descriptorsIn(e, parent, es)
+		}
+	case map[string]any:
+		if s, ok := v["digest"].(string); ok && checkDigest(digest.Digest(s)) == nil {
+			// A child: of any type, and it may be missing.
+			es = append(es, edge{desc: ocispec.Descriptor{Digest: digest.Digest(s)}, role: roleChild, parent: parent})
+		}
+		for _, e := range v {
+			es = descriptorsIn(e, parent, es)
+		}
+	}
+	return es
+}
+
 // walker follows the edges between blobs. Every document is read once, whatever
 // the number of paths to it, and there is no recursion: loops and bombs end.
 type walker struct {
@@ -105,7 +134,7 @@ type parsed struct {
 func newWalker(s *Store) *walker { return &walker{s: s, docs: map[digest.Digest]parsed{}} }
 
 // walk visits everything that roots reach, every digest and role once, present
-// or not. A document that is there and cannot be understood goes to bad, whose error ends the walk.
+// or not. What is wrong with a document that is there goes to bad, whose error ends the walk.
 func (w *walker) walk(ctx context.Context, roots []edge, visit func(edge) error, bad func(error) error) error {
 	type key struct {
 		d    digest.Digest
@@ -165,7 +194,7 @@ func (w *walker) read(ctx context.Context, desc ocispec.Descriptor) ([]edge, err
 	case !declared && (!fi.Mode().IsRegular() || fi.Size() > maxGuess || !w.s.looksLikeJSON(desc.Digest)):
 		return nil, nil
 	case fi.Size() > maxSmall:
-		return nil, corrupt(desc.Digest, "%d bytes are too many for a %s", fi.Size(), desc.MediaType)
+		return nil, fmt.Errorf("blob %s: %d bytes are too many for a %s: delete the ref that needs it", desc.Digest, fi.Size(), desc.MediaType)
 	}
 	data, err := w.s.readVerified(ctx, desc.Digest)
 	if errors.Is(err, ErrNotFound) {
@@ -175,10 +204,10 @@ func (w *walker) read(ctx context.Context, desc ocispec.Descriptor) ([]edge, err
 		return nil, err
 	}
 	es, err := parseDocument(desc.Digest, data)
-	if err != nil && declared {
-		return nil, corrupt(desc.Digest, "it is no %s: %v", desc.MediaType, err)
+	if !declared {
+		return es, nil // no type was promised
 	}
-	return es, nil
+	return es, err
 }
 
 // looksLikeJSON reports whether a blob begins like an object.
