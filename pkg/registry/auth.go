@@ -247,12 +247,10 @@ func (c *Client) checkRealm(h *host, realm string, secret bool) (*url.URL, error
 		return nil, fmt.Errorf("%w: %s names %q as its token server", ErrDenied, h.name, printable(realm))
 	}
 	u.Fragment = ""
-	same := sameOrigin(u, o)
-	if !same {
-		if err := checkHop(o, u); err != nil {
-			return nil, fmt.Errorf("%w: the token server of %s: %w", ErrDenied, h.name, err)
-		}
+	if err := checkHop(o, u); err != nil {
+		return nil, fmt.Errorf("%w: the token server of %s: %w", ErrDenied, h.name, err)
 	}
+	same := sameOrigin(u, o)
 	trusted := same || c.o.Realms.Has(u.Host) ||
 		u.Scheme == "https" && sameSite(u.Hostname(), o.Hostname()) ||
 		h.loopback && isLoopback(u.Host)

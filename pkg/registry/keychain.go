@@ -11,13 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
-
-// helperTimeout is how long the keychain, that is a credential helper, may take.
-const helperTimeout = 30 * time.Second
 
 // maxAuthFile is the largest file of credentials that is read, in bytes.
 const maxAuthFile = 1 << 20
@@ -195,7 +191,7 @@ func (c *Client) credentials(ctx context.Context, rq *request) (authn.AuthConfig
 	if res.host == "docker.io" {
 		res.host = hubAuthHost
 	}
-	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.helper)
 	defer cancel()
 	type result struct {
 		cfg authn.AuthConfig

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/manifestctl/manifestctl/internal/jsontree"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 )
 
@@ -165,8 +166,8 @@ func mediaType(contentType string, raw []byte) (string, error) {
 		Layers        json.RawMessage `json:"layers"`
 		Config        json.RawMessage `json:"config"`
 	}
-	if err := json.Unmarshal(raw, &doc); err != nil {
-		return "", fmt.Errorf("%w: not a manifest: %w", ErrCorrupt, err)
+	if _, err := jsontree.Decode(raw, &doc); err != nil {
+		return "", fmt.Errorf("%w: not a manifest (%s): %w", ErrCorrupt, printable(contentType), err)
 	}
 	switch {
 	case doc.SchemaVersion == 1 || strings.HasPrefix(header, "application/vnd.docker.distribution.manifest.v1+"):

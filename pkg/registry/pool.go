@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -63,6 +64,10 @@ var errAddress = errors.New("address refused")
 type pool struct {
 	made       sync.Mutex
 	transports map[transportKey]*http.Transport
+
+	// Tests stand in for DNS and for the rest of the network.
+	resolve func(hostport string) string
+	reachOf func(netip.Addr) reach
 }
 
 type transportKey struct {
@@ -79,11 +84,17 @@ func (p *pool) get(k transportKey) *http.Transport {
 	}
 	d := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
 	if k.guarded {
-		d.Control = func(_, address string, _ syscall.RawConn) error { return checkDial(k.from, address) }
+		d.Control = func(_, address string, _ syscall.RawConn) error { return p.checkDial(k.from, address) }
+	}
+	dial := d.DialContext
+	if p.resolve != nil {
+		dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return d.DialContext(ctx, network, p.resolve(addr))
+		}
 	}
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            d.DialContext,
+		DialContext:            dial,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 		MaxIdleConns:           100,
@@ -114,12 +125,12 @@ func (c *Client) Close() {
 	}
 }
 
-func checkDial(from reach, address string) error {
+func (p *pool) checkDial(from reach, address string) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("%w: %q is not an address", errAddress, address)
 	}
-	if to := reachOf(ap.Addr()); !from.allows(to) {
+	if to := p.reachOf(ap.Addr()); !from.allows(to) {
 		return fmt.Errorf("%w: the registry points at %s, which is not a public address", errAddress, ap.Addr())
 	}
 	return nil
@@ -146,12 +157,12 @@ func (c *Client) transport(h *host, u *url.URL, viaProxy bool) *http.Transport {
 }
 
 // remember notes how near the registry itself is.
-func (h *host) remember(conn net.Conn) {
+func (c *Client) remember(h *host, conn net.Conn) {
 	ap, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 	if err != nil {
 		return
 	}
 	h.learned.Lock()
 	defer h.learned.Unlock()
-	h.reach = reachOf(ap.Addr())
+	h.reach = c.pool.reachOf(ap.Addr())
 }

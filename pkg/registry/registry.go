@@ -99,6 +99,7 @@ type Client struct {
 	events     event.Sink
 	idle       time.Duration // longest wait between two bytes of a body
 	headerWait time.Duration // longest wait for the answer to a request that was sent
+	helper     time.Duration // longest wait for the keychain, that is for a credential helper
 	pool       pool
 	hosts      hostTable
 	warnings   onceText
@@ -129,8 +130,8 @@ func New(o Options) *Client {
 		// A registry on object storage copies a whole blob before it answers the
 		// last request of an upload: that takes minutes for some gigabytes.
 		headerWait: 5 * time.Minute,
-		pool:       pool{},
-		hosts:      hostTable{},
+		helper:     30 * time.Second,
+		pool:       pool{reachOf: reachOf},
 	}
 }
 

@@ -222,7 +222,7 @@ func (c *Client) roundTrip(ctx context.Context, rq *request, u *url.URL, auth st
 	via := viaProxy(u)
 	if !via && sameOrigin(u, rq.host.origin()) {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-			GotConn: func(info httptrace.GotConnInfo) { rq.host.remember(info.Conn) },
+			GotConn: func(info httptrace.GotConnInfo) { c.remember(rq.host, info.Conn) },
 		})
 	}
 	w := newWatch(ctx, c.headerWait)
