@@ -33,11 +33,12 @@ type closure struct {
 // closureOf lists what p.Root reaches. A child that is missing, or is not what its descriptor says, is an error:
 // nothing has been written by then.
 func closureOf(ctx context.Context, p Product) (*closure, error) {
-	c := &closure{raw: map[digest.Digest][]byte{p.Root.Digest: p.Raw}, content: p.Content}
+	c := &closure{raw: map[digest.Digest][]byte{}, content: p.Content}
 	for _, img := range p.Images {
 		c.raw[img.Desc.Digest] = img.Manifest
 		c.raw[img.CfgDesc.Digest] = img.Config
 	}
+	c.raw[p.Root.Digest] = p.Raw
 	seen := map[digest.Digest]bool{}
 	if err := c.add(ctx, p.Root, seen, 0); err != nil {
 		return nil, err

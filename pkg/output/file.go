@@ -99,8 +99,13 @@ func tempName(path string, n int) string {
 	if len(base) > 100 {
 		base = base[:100]
 	}
-	return dir + "." + base + ".manifestctl-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(n)
+	return dir + "." + base + tempMark + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(n)
 }
+
+const tempMark = ".manifestctl-"
+
+// isTempName reports whether a name is one of tempName's.
+func isTempName(name string) bool { return name[0] == '.' && strings.Contains(name, tempMark) }
 
 // write calls fn with where the bytes go. A file appears under its name when fn returned nil and all is on disk.
 func (f file) write(fn func(w io.Writer) error) (err error) {

@@ -171,9 +171,9 @@ func kindOf(name string) (kind, error) {
 		names[i] = k.name
 	}
 	if best := nearest(name, names); best != "" {
-		return kind{}, invalid("unknown type %.100q: did you mean %s?", name, best)
+		return kind{}, fmt.Errorf("unknown type %.100q: did you mean %s?", name, best)
 	}
-	return kind{}, invalid("unknown type %.100q: known are %s", name, strings.Join(names, ", "))
+	return kind{}, fmt.Errorf("unknown type %.100q: known are %s", name, strings.Join(names, ", "))
 }
 
 // nearest returns the one of names that is at most two slips from word and less than half of it away, or "".

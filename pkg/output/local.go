@@ -237,10 +237,10 @@ func (t *treeWriter) mode(e layer.Entry) fs.FileMode {
 }
 
 func (t *treeWriter) settle(parent *os.Root, base string, e layer.Entry) error {
-	if err := parent.Chmod(base, t.mode(e)); err != nil {
+	if err := parent.Chtimes(base, e.ModTime, e.ModTime); err != nil { // while the mode allows it
 		return err
 	}
-	return parent.Chtimes(base, e.ModTime, e.ModTime)
+	return parent.Chmod(base, t.mode(e))
 }
 
 // free makes sure that nothing has the name base.

@@ -98,7 +98,7 @@ type PlatformChecker interface {
 func Open(s Spec, env Env) (Destination, error) {
 	k, err := kindOf(s.Type)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	d, err := k.open(s, env)
 	if err != nil {

@@ -65,7 +65,7 @@ func parse(s string) (Spec, error) {
 	}
 	k, err := kindOf(d.Type)
 	if err != nil {
-		return Spec{}, errors.Unwrap(err)
+		return Spec{}, err
 	}
 	for _, p := range pairs {
 		if err := d.set(k, p[0], p[1]); err != nil {
