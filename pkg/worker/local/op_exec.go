@@ -114,14 +114,12 @@ func (w *Worker) process(ctx context.Context, step *sandbox.Step, op graph.Exec,
 			return err
 		}
 	}
-	step.Env = mergeEnv(cfg.Config.Env, op.Env)
-	if !slices.ContainsFunc(step.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
-		home := step.Account.Home
-		if home == "" {
-			home = "/"
-		}
-		step.Env = append(step.Env, "HOME="+home)
+	home := step.Account.Home
+	if home == "" {
+		home = "/"
 	}
+	step.Env = withDefault(mergeEnv(cfg.Config.Env, op.Env), "PATH", defaultPath)
+	step.Env = withDefault(step.Env, "HOME", home)
 	step.Cwd = op.Cwd
 	if step.Cwd == "" {
 		step.Cwd = cfg.Config.WorkingDir
@@ -130,6 +128,17 @@ func (w *Worker) process(ctx context.Context, step *sandbox.Step, op graph.Exec,
 		step.Cwd = "/"
 	}
 	return nil
+}
+
+// defaultPath is what BuildKit gives a process of an image that sets no PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// withDefault adds a variable that env does not have.
+func withDefault(env []string, name, value string) []string {
+	if slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, name+"=") }) {
+		return env
+	}
+	return append(env, name+"="+value)
 }
 
 // mergeEnv lays added over base: a variable that base has keeps its place.
