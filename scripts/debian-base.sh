@@ -7,7 +7,7 @@ dir=$1
 shift
 for arch; do
 	[ -e "$dir/rootfs-$arch.tar" ] && continue
-	mmdebstrap --quiet --variant=extract --architectures="$arch" --include=apt \
-		--skip=cleanup/apt,check/qemu --format=tar bookworm "$dir/rootfs-$arch.tar.part" </dev/null
+	mmdebstrap --quiet --variant=extract --architectures="$arch" --include='?essential' --include=apt,usr-is-merged \
+		--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --skip=cleanup/apt,check/qemu --format=tar bookworm "$dir/rootfs-$arch.tar.part" </dev/null
 	mv "$dir/rootfs-$arch.tar.part" "$dir/rootfs-$arch.tar"
 done
