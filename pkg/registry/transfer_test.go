@@ -1,0 +1,626 @@
+package registry_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+)
+
+// cutAfter answers a GET with n bytes of the rest and resets the connection.
+func cutAfter(b []byte, n int) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		start := 0
+		if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &start); err == nil {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, len(b)-1, len(b)))
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(b)-start))
+		if start > 0 {
+			w.WriteHeader(http.StatusPartialContent)
+		}
+		_, _ = w.Write(b[start:min(start+n, len(b))])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func TestBlob_C13_resumes(t *testing.T) {
+	desc, b := randomBlob(t, 20<<10)
+	for offset := 0; offset <= len(b); offset += 4 << 10 {
+		t.Run(fmt.Sprintf("cut at %d", offset), func(t *testing.T) {
+			f := newFake(t)
+			f.put("app", b)
+			f.when("GET", "/blobs/", 1, cutAfter(b, offset))
+			got, err := pull(t, client(registry.Options{}), f.host+"/app:1", desc)
+			require.NoError(t, err)
+			assert.True(t, bytes.Equal(b, got))
+			reqs := f.requests()
+			switch {
+			case offset == len(b): // all was there
+				assert.Len(t, reqs, 1)
+			case offset == 0:
+				assert.Len(t, reqs, 2)
+			default:
+				require.Len(t, reqs, 2)
+				assert.Equal(t, fmt.Sprintf("bytes=%d-", offset), reqs[1].rangeHeader, "only the rest is asked for")
+			}
+		})
+	}
+	t.Run("many cuts with progress", func(t *testing.T) {
+		desc, b := randomBlob(t, 4<<20)
+		f := newFake(t)
+		f.when("GET", "/blobs/", 0, cutAfter(b, 300<<10))
+		got, err := pull(t, client(registry.Options{}), f.host+"/app:1", desc)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(b, got))
+	})
+	t.Run("without progress it ends", func(t *testing.T) {
+		f := newFake(t)
+		f.when("GET", "/blobs/", 0, cutAfter(b, 10))
+		_, err := pull(t, client(registry.Options{}), f.host+"/app:1", desc)
+		require.Error(t, err)
+		assert.Contains(t, err.Error(), "cut 5 times")
+		assert.Contains(t, err.Error(), desc.Digest.String())
+		assert.LessOrEqual(t, f.count("GET", "/blobs/"), 6)
+	})
+}
+
+// TestBlob_C14_C15_C16 holds answers that must not be spliced or believed.
+func TestBlob_C14_C15_C16_wrongAnswers(t *testing.T) {
+	desc, b := randomBlob(t, 10<<10)
+	other := append([]byte(nil), b...)
+	other[9000] ^= 1
+	whole := func(w http.ResponseWriter, body []byte, headers ...string) bool {
+		for i := 0; i+1 < len(headers); i += 2 {
+			w.Header().Set(headers[i], headers[i+1])
+		}
+		_, _ = w.Write(body)
+		return true
+	}
+	type answer = func(w http.ResponseWriter, r *http.Request) bool
+	for name, tc := range map[string]struct {
+		first, second answer
+		desc          ocispec.Descriptor
+		corrupt       bool
+	}{
+		"C14 Range ignored": {cutAfter(b, 5000), func(w http.ResponseWriter, _ *http.Request) bool { return whole(w, b) }, desc, false},
+		"C14 Range ignored, and cut again": {cutAfter(b, 5000), func(w http.ResponseWriter, r *http.Request) bool {
+			r.Header.Del("Range")
+			return cutAfter(b, 2000)(w, r)
+		}, desc, false},
+		"C14 other content after the cut": {cutAfter(b, 5000), func(w http.ResponseWriter, _ *http.Request) bool { return whole(w, other) }, desc, true},
+		"C14 other range than asked": {cutAfter(b, 5000), func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Content-Range", "bytes 4000-10239/10240")
+			w.WriteHeader(206)
+			return whole(w, b[4000:])
+		}, desc, true},
+		"C14 no Content-Range": {cutAfter(b, 5000), func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(206); return whole(w, b[5000:]) }, desc, true},
+		"C14 other total": {cutAfter(b, 5000), func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Content-Range", "bytes 5000-10239/99999")
+			w.WriteHeader(206)
+			return whole(w, b[5000:])
+		}, desc, true},
+		"C14 416":         {cutAfter(b, 5000), func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(416); return true }, desc, true},
+		"B01 wrong bytes": {func(w http.ResponseWriter, _ *http.Request) bool { return whole(w, other) }, nil, desc, true},
+		"C15 short without length": {func(w http.ResponseWriter, _ *http.Request) bool {
+			_ = http.NewResponseController(w).Flush() // chunked
+			return whole(w, b[:9999])
+		}, nil, desc, false}, // taken up again
+		"C15 longer than its descriptor": {func(w http.ResponseWriter, _ *http.Request) bool {
+			_ = http.NewResponseController(w).Flush()
+			return whole(w, append(append([]byte(nil), b...), 'x'))
+		}, nil, desc, true},
+		"C16 other Content-Length":        {func(w http.ResponseWriter, _ *http.Request) bool { return whole(w, b[:5000], "Content-Length", "5000") }, nil, desc, true},
+		"C16 Content-Encoding":            {func(w http.ResponseWriter, _ *http.Request) bool { return whole(w, b, "Content-Encoding", "gzip") }, nil, desc, true},
+		"no size in the descriptor":       {nil, nil, ocispec.Descriptor{Digest: desc.Digest}, false},
+		"no size, and cut":                {cutAfter(b, 5000), nil, ocispec.Descriptor{Digest: desc.Digest}, false},
+		"no size, and wrong bytes":        {func(w http.ResponseWriter, _ *http.Request) bool { return whole(w, other) }, nil, ocispec.Descriptor{Digest: desc.Digest}, true},
+		"descriptor of another size":      {nil, nil, ocispec.Descriptor{Digest: desc.Digest, Size: desc.Size + 1}, true},
+		"an unavailable range at the end": {cutAfter(b, len(b)), func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(416); return true }, desc, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.put("app", b)
+			if tc.first != nil {
+				f.when("GET", "/blobs/", 1, tc.first)
+			}
+			if tc.second != nil {
+				f.when("GET", "/blobs/", 2, tc.second)
+			}
+			got, err := pull(t, client(registry.Options{}), f.host+"/app:1", tc.desc)
+			if !tc.corrupt {
+				require.NoError(t, err)
+				assert.True(t, bytes.Equal(b, got))
+				return
+			}
+			require.ErrorIs(t, err, registry.ErrCorrupt)
+			assert.Contains(t, err.Error(), desc.Digest.String())
+			assert.Contains(t, err.Error(), f.host)
+		})
+	}
+}
+
+func TestBlob_verifiedAtItsSize(t *testing.T) {
+	desc, b := randomBlob(t, 1000)
+	f := newFake(t)
+	f.when("GET", "/blobs/", 0, func(w http.ResponseWriter, _ *http.Request) bool {
+		_, _ = w.Write(bytes.Repeat([]byte{1}, len(b)))
+		return true
+	})
+	rc, err := client(registry.Options{}).Blob(t.Context(), mustParse(t, f.host+"/app:1"), desc)
+	require.NoError(t, err)
+	defer rc.Close()
+	// A reader that stops at the size, before EOF.
+	_, err = io.ReadFull(rc, make([]byte, desc.Size+1))
+	require.ErrorIs(t, err, registry.ErrCorrupt)
+}
+
+func TestBlob_C17_silence(t *testing.T) {
+	desc, b := randomBlob(t, 10<<10)
+	f := newFake(t)
+	f.put("app", b)
+	stop := make(chan struct{})
+	defer close(stop)
+	f.when("GET", "/blobs/", 1, func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+		_, _ = w.Write(b[:4000])
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-stop:
+		case <-r.Context().Done():
+		}
+		return true
+	})
+	f.when("HEAD", "/manifests/", 0, func(_ http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-stop:
+		case <-r.Context().Done():
+		}
+		return true
+	})
+	c := client(registry.Options{})
+	c.SetTimeouts(100*time.Millisecond, 50*time.Millisecond, time.Second)
+	got, err := pull(t, c, f.host+"/app:1", desc)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(b, got), "taken up again after silence")
+
+	// A reader that takes its time is not the registry's silence.
+	rc, err := c.Blob(t.Context(), mustParse(t, f.host+"/app:1"), desc)
+	require.NoError(t, err)
+	time.Sleep(150 * time.Millisecond)
+	_, err = io.Copy(io.Discard, rc)
+	require.NoError(t, err)
+	require.NoError(t, rc.Close())
+
+	_, err = c.Resolve(t.Context(), mustParse(t, f.host+"/app:1"))
+	require.Error(t, err, "no header ever")
+	assert.Contains(t, err.Error(), "too long")
+}
+
+func TestBlob_canceled(t *testing.T) {
+	desc, b := randomBlob(t, 1<<20)
+	f := newFake(t)
+	f.when("GET", "/blobs/", 0, cutAfter(b, 1000))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	rc, err := client(registry.Options{}).Blob(ctx, mustParse(t, f.host+"/app:1"), desc)
+	require.NoError(t, err)
+	defer rc.Close()
+	why := errors.New("because")
+	cancel(why)
+	_, err = io.Copy(io.Discard, rc)
+	require.ErrorIs(t, err, why)
+	assert.LessOrEqual(t, f.count("", ""), 2)
+}
+
+func TestBlob_closedEarly(t *testing.T) {
+	desc, b := randomBlob(t, 1<<20)
+	f := newFake(t)
+	f.put("app", b)
+	rc, err := client(registry.Options{}).Blob(t.Context(), mustParse(t, f.host+"/app:1"), desc)
+	require.NoError(t, err)
+	_, err = io.ReadFull(rc, make([]byte, 100))
+	require.NoError(t, err)
+	require.NoError(t, rc.Close())
+	require.NoError(t, rc.Close())
+	_, err = rc.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, io.EOF)
+}
+
+func TestRetry_C12_everyKindOfRequest(t *testing.T) {
+	for _, code := range []int{429, 500, 502, 503, 504} {
+		t.Run(strconv.Itoa(code), func(t *testing.T) {
+			f := newFake(t)
+			for _, kind := range []struct{ method, path string }{
+				{"HEAD", "/blobs/sha256"}, {"POST", "/blobs/uploads/"}, {"PUT", "/blobs/uploads/"}, {"PATCH", "/blobs/uploads/"},
+				{"PUT", "/manifests/"}, {"HEAD", "/manifests/"}, {"GET", "/manifests/"}, {"GET", "/blobs/sha256"}, {"GET", "/tags/list"},
+			} {
+				f.when(kind.method, kind.path, 1, status(code, "TOOMANYREQUESTS"))
+			}
+			n := &naps{}
+			c := client(registry.Options{Sleep: n.sleep, ChunkSize: 8 << 10})
+			r := mustParse(t, f.host+"/app:1")
+			desc, b := randomBlob(t, 20<<10)
+			_, err := c.PushBlob(t.Context(), r, desc, opener(b), nil)
+			require.NoError(t, err)
+			assert.True(t, f.holds("app", b))
+			_, err = c.PushManifest(t.Context(), r, ocispec.MediaTypeImageManifest, imageManifest("x"))
+			require.NoError(t, err)
+			_, err = c.Resolve(t.Context(), r)
+			require.NoError(t, err)
+			_, _, err = c.Manifest(t.Context(), r)
+			require.NoError(t, err)
+			_, err = pull(t, c, f.host+"/app:1", desc)
+			require.NoError(t, err)
+			tags, err := c.Tags(t.Context(), r)
+			require.NoError(t, err)
+			assert.Equal(t, []string{"a", "b"}, tags)
+			assert.NotZero(t, n.total())
+		})
+	}
+	t.Run("it ends", func(t *testing.T) {
+		f := newFake(t)
+		f.when("", "", 0, status(503, "UNAVAILABLE"))
+		n := &naps{}
+		_, _, err := client(registry.Options{Sleep: n.sleep}).Manifest(t.Context(), mustParse(t, f.host+"/app:1"))
+		require.Error(t, err)
+		assert.Contains(t, err.Error(), "UNAVAILABLE")
+		assert.Equal(t, 5, f.count("GET", "/manifests/"))
+		assert.Len(t, n.list, 4)
+		assert.Greater(t, n.list[3], n.list[0], "it waits longer each time")
+	})
+	t.Run("not for what stays wrong", func(t *testing.T) {
+		f := newFake(t)
+		f.when("", "", 0, status(400, "BAD"))
+		_, _, err := client(registry.Options{}).Manifest(t.Context(), mustParse(t, f.host+"/app:1"))
+		require.Error(t, err)
+		assert.Equal(t, 1, f.count("GET", "/manifests/"))
+	})
+}
+
+func TestRetry_C28_resets(t *testing.T) {
+	f := newFake(t)
+	for _, path := range []string{"/blobs/sha256", "/manifests/", "/tags/"} {
+		f.when("GET", path, 1, reset)
+	}
+	f.when("PUT", "/manifests/", 1, reset)
+	f.when("HEAD", "/blobs/sha256", 1, reset)
+	c := client(registry.Options{})
+	r := mustParse(t, f.host+"/app:1")
+	desc, b := randomBlob(t, 1000)
+	_, err := c.PushBlob(t.Context(), r, desc, opener(b), nil)
+	require.NoError(t, err)
+	_, err = c.PushManifest(t.Context(), r, ocispec.MediaTypeImageManifest, imageManifest("x"))
+	require.NoError(t, err)
+	_, _, err = c.Manifest(t.Context(), r)
+	require.NoError(t, err)
+	_, err = pull(t, c, f.host+"/app:1", desc)
+	require.NoError(t, err)
+	_, err = c.Tags(t.Context(), r)
+	require.NoError(t, err)
+}
+
+func TestRetry_C11_RetryAfter(t *testing.T) {
+	date := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, tc := range map[string]struct {
+		header http.Header
+		want   time.Duration
+	}{
+		"seconds":              {http.Header{"Retry-After": {"30"}}, 30 * time.Second},
+		"none":                 {http.Header{}, 0},
+		"far too long":         {http.Header{"Retry-After": {"1000000000"}}, time.Minute},
+		"beyond numbers":       {http.Header{"Retry-After": {"99999999999999999999999"}}, 0},
+		"negative":             {http.Header{"Retry-After": {"-5"}}, 0},
+		"a date":               {http.Header{"Retry-After": {date.Add(7 * time.Second).Format(http.TimeFormat)}, "Date": {date.Format(http.TimeFormat)}}, 7 * time.Second},
+		"a date gone by":       {http.Header{"Retry-After": {date.Add(-time.Hour).Format(http.TimeFormat)}, "Date": {date.Format(http.TimeFormat)}}, 0},
+		"a date in a year":     {http.Header{"Retry-After": {date.AddDate(1, 0, 0).Format(http.TimeFormat)}, "Date": {date.Format(http.TimeFormat)}}, time.Minute},
+		"a date, and no clock": {http.Header{"Retry-After": {date.Format(http.TimeFormat)}}, 0},
+	} {
+		assert.Equal(t, tc.want, registry.RetryAfter(tc.header), name)
+	}
+
+	t.Run("all workers wait", func(t *testing.T) {
+		f := newFake(t)
+		f.when("HEAD", "/blobs/", 1, status(429, "TOOMANYREQUESTS", "Retry-After", "20"))
+		var mu sync.Mutex
+		var during, waits int
+		pausing := false
+		f.when("HEAD", "/blobs/", 0, func(http.ResponseWriter, *http.Request) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			if pausing {
+				during++
+			}
+			return false
+		})
+		evs := &events{}
+		c := client(registry.Options{Events: evs.sink, Sleep: func(_ context.Context, d time.Duration) error {
+			mu.Lock()
+			waits++
+			assert.Equal(t, 20*time.Second, d)
+			pausing = true
+			mu.Unlock()
+			time.Sleep(50 * time.Millisecond)
+			mu.Lock()
+			pausing = false
+			mu.Unlock()
+			return nil
+		}})
+		r := mustParse(t, f.host+"/app:1")
+		first := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := c.HasBlob(t.Context(), r, digest.FromString("a"))
+			assert.NoError(t, err)
+		})
+		wg.Go(func() {
+			defer close(first)
+			for { // until the pause has begun
+				mu.Lock()
+				p := pausing
+				mu.Unlock()
+				if p {
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+		<-first
+		for i := range 8 {
+			wg.Go(func() {
+				_, err := c.HasBlob(t.Context(), r, digest.FromString(strconv.Itoa(i)))
+				assert.NoError(t, err)
+			})
+		}
+		wg.Wait()
+		assert.Equal(t, 1, waits)
+		assert.Zero(t, during, "requests while the registry wanted peace")
+		require.Len(t, evs.of(event.Warning), 1)
+		assert.Contains(t, evs.of(event.Warning)[0].Text, "20s")
+	})
+}
+
+func TestRedirect_C05_C06(t *testing.T) {
+	layer, b := randomBlob(t, 1000)
+	blob := "/v2/app/blobs/" + layer.Digest.String()
+	t.Run("C05 no credentials elsewhere", func(t *testing.T) {
+		f, cdn := newFake(t), newFake(t)
+		cdn.put("app", b)
+		f.put("app", b)
+		f.when("", "/v2/", 0, func(w http.ResponseWriter, r *http.Request) bool {
+			if _, _, ok := r.BasicAuth(); !ok {
+				return status(401, "", "WWW-Authenticate", "Basic")(w, r)
+			}
+			w.Header().Set("Set-Cookie", "session=1")
+			return status(307, "", "Location", "http://"+cdn.host+blob)(w, r)
+		})
+		got, err := pull(t, client(registry.Options{Keychain: someone}), f.host+"/app:1", layer)
+		require.NoError(t, err)
+		assert.Equal(t, b, got)
+		require.NotEmpty(t, cdn.requests())
+		for _, s := range cdn.requests() {
+			assert.Empty(t, s.auth)
+			assert.Empty(t, s.header.Get("Cookie"))
+			assert.Empty(t, s.header.Get("Referer"))
+		}
+	})
+	t.Run("C05 nor back home by way of another host", func(t *testing.T) {
+		f, evil := newFake(t), newFake(t)
+		evil.when("", "", 0, status(302, "", "Location", "http://"+f.host+"/secret"))
+		f.when("", "/v2/", 0, func(w http.ResponseWriter, r *http.Request) bool {
+			if _, _, ok := r.BasicAuth(); !ok {
+				return status(401, "", "WWW-Authenticate", "Basic")(w, r)
+			}
+			return status(302, "", "Location", "http://"+evil.host+"/x")(w, r)
+		})
+		_, err := pull(t, client(registry.Options{Keychain: someone}), f.host+"/app:1", layer)
+		require.Error(t, err)
+		for _, s := range f.requests() {
+			if s.path == "/secret" {
+				assert.Empty(t, s.auth)
+			}
+		}
+	})
+	t.Run("the registry's own redirects keep them", func(t *testing.T) {
+		f := newFake(t)
+		f.put("app", b)
+		f.when("", "/v2/app/", 0, func(w http.ResponseWriter, r *http.Request) bool {
+			if _, _, ok := r.BasicAuth(); !ok {
+				return status(401, "", "WWW-Authenticate", "Basic")(w, r)
+			}
+			return !strings.Contains(r.URL.RawQuery, "again") && status(302, "", "Location", blob+"?again")(w, r)
+		})
+		_, err := pull(t, client(registry.Options{Keychain: someone}), f.host+"/app:1", layer)
+		require.NoError(t, err)
+	})
+	t.Run("C06 a loop", func(t *testing.T) {
+		f := newFake(t)
+		f.when("", "", 0, status(302, "", "Location", blob))
+		_, err := pull(t, client(registry.Options{}), f.host+"/app:1", layer)
+		require.Error(t, err)
+		assert.Contains(t, err.Error(), "10 redirects")
+		assert.Equal(t, 11, f.count("", ""))
+	})
+	t.Run("from https to http", func(t *testing.T) {
+		f, plain := newTLSFake(t), newFake(t)
+		plain.put("app", b)
+		f.when("", "", 0, status(302, "", "Location", "http://"+plain.host+blob))
+		_, err := pull(t, client(registry.Options{Insecure: everywhere}), f.host+"/app:1", layer)
+		require.Error(t, err)
+		assert.Contains(t, err.Error(), "from https to http")
+		assert.Empty(t, plain.requests())
+	})
+	for name, location := range map[string]string{"nowhere": "", "a file": "file:///etc/passwd", "garbage": "http://[::1", "a user": "http://u:p@127.0.0.1/"} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.when("", "", 0, status(302, "", "Location", location))
+			_, err := pull(t, client(registry.Options{}), f.host+"/app:1", layer)
+			require.Error(t, err)
+			assert.Equal(t, 1, f.count("", ""))
+		})
+	}
+}
+
+func TestScheme_C09_C10(t *testing.T) {
+	r := func(f *fake, host string) string {
+		return host + f.host[strings.LastIndexByte(f.host, ':'):] + "/app:1"
+	}
+	t.Run("C09 no http without being told", func(t *testing.T) {
+		f := newFake(t)
+		f.putManifest("app", "1", ocispec.MediaTypeImageManifest, imageManifest("x"))
+		home := func(string) string { return f.host }
+		for _, host := range []string{"registry.local", "10.0.0.5", "localhost.evil", "r.example"} {
+			c := client(registry.Options{})
+			c.SetNetwork(home, nil)
+			_, err := c.Resolve(t.Context(), mustParse(t, r(f, host)))
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), "--plain-http="+host)
+			assert.Empty(t, f.requests())
+		}
+		c := client(registry.Options{PlainHTTP: registry.Hosts{Names: []string{"registry.local"}}})
+		c.SetNetwork(home, nil)
+		_, err := c.Resolve(t.Context(), mustParse(t, r(f, "registry.local")))
+		require.NoError(t, err)
+	})
+	t.Run("loopback needs no flag", func(t *testing.T) {
+		f := newFake(t)
+		f.putManifest("app", "1", ocispec.MediaTypeImageManifest, imageManifest("x"))
+		for _, host := range []string{"localhost", "127.0.0.1", "registry.localhost"} {
+			c := client(registry.Options{})
+			c.SetNetwork(func(string) string { return f.host }, nil)
+			_, err := c.Resolve(t.Context(), mustParse(t, r(f, host)))
+			require.NoError(t, err, host)
+		}
+	})
+	t.Run("loopback with TLS is found", func(t *testing.T) {
+		f := newTLSFake(t)
+		f.putManifest("app", "1", ocispec.MediaTypeImageManifest, imageManifest("x"))
+		c := client(registry.Options{Insecure: everywhere})
+		_, err := c.Resolve(t.Context(), mustParse(t, f.host+"/app:1"))
+		require.NoError(t, err)
+		_, _, err = c.Manifest(t.Context(), mustParse(t, f.host+"/app:1"))
+		require.NoError(t, err)
+	})
+	t.Run("C10 a certificate nobody knows", func(t *testing.T) {
+		f := newTLSFake(t)
+		_, err := client(registry.Options{}).Resolve(t.Context(), mustParse(t, f.host+"/app:1"))
+		require.Error(t, err)
+		assert.Contains(t, err.Error(), "--insecure="+f.host)
+		assert.Empty(t, f.requests(), "no fall-back to anything")
+	})
+	t.Run("nobody there", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		require.NoError(t, l.Close())
+		n := &naps{}
+		_, err = client(registry.Options{Sleep: n.sleep}).Resolve(t.Context(), mustParse(t, l.Addr().String()+"/app:1"))
+		require.Error(t, err)
+		assert.Empty(t, n.list, "a mistyped port is told at once")
+	})
+	t.Run("a registry that restarts", func(t *testing.T) {
+		f := unstarted(t)
+		srv := httptest.NewServer(f)
+		f.host = strings.TrimPrefix(srv.URL, "http://")
+		f.putManifest("app", "1", ocispec.MediaTypeImageManifest, imageManifest("x"))
+		var again *httptest.Server
+		c := client(registry.Options{Sleep: func(ctx context.Context, _ time.Duration) error {
+			if again == nil {
+				l, err := net.Listen("tcp", f.host)
+				require.NoError(t, err)
+				again = httptest.NewUnstartedServer(f)
+				_ = again.Listener.Close()
+				again.Listener = l
+				again.Start()
+			}
+			return ctx.Err()
+		}})
+		_, err := c.Resolve(t.Context(), mustParse(t, f.host+"/app:1"))
+		require.NoError(t, err)
+		srv.Close()
+		_, err = c.Resolve(t.Context(), mustParse(t, f.host+"/app:1"))
+		require.NoError(t, err)
+		again.Close()
+	})
+}
+
+// TestNoise holds a server that does not speak HTTP.
+func TestNoise(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = bufio.NewReader(conn).ReadString('\n')
+				_, _ = io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n")
+			}()
+		}
+	}()
+	_, err = client(registry.Options{}).Resolve(t.Context(), mustParse(t, l.Addr().String()+"/app:1"))
+	require.Error(t, err)
+	assert.Contains(t, err.Error(), l.Addr().String())
+}
+
+// TestMemory_D20 holds that neither way keeps a blob in memory.
+func TestMemory_D20_flat(t *testing.T) {
+	const size = 64 << 20
+	zeros := func() io.Reader { return io.LimitReader(zero{}, size) }
+	d, err := digest.FromReader(zeros())
+	require.NoError(t, err)
+	desc := ocispec.Descriptor{Digest: d, Size: size}
+	f := newFake(t)
+	f.when("GET", "/blobs/", 0, func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		_, _ = io.Copy(w, zeros())
+		return true
+	})
+	f.when("PUT", "/uploads/", 0, func(w http.ResponseWriter, r *http.Request) bool {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(201)
+		return true
+	})
+	c := client(registry.Options{})
+	r := mustParse(t, f.host+"/app:1")
+	_, err = c.Resolve(t.Context(), r) // connections and pools are there
+	require.Error(t, err)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	rc, err := c.Blob(t.Context(), r, desc)
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, rc)
+	require.NoError(t, err)
+	assert.Equal(t, int64(size), n)
+	require.NoError(t, rc.Close())
+	_, err = c.PushBlob(t.Context(), r, desc, func(context.Context) (io.ReadCloser, error) { return io.NopCloser(zeros()), nil }, nil)
+	require.NoError(t, err)
+	runtime.ReadMemStats(&after)
+	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(4<<20), "bytes allocated in all, for 128 MiB moved")
+}
+
+type zero struct{}
+
+func (zero) Read(p []byte) (int, error) { clear(p); return len(p), nil }
