@@ -78,7 +78,7 @@ fuzz: ## every fuzz target for FUZZTIME (Go)
 
 .PHONY: cross
 cross: ## compile for other systems and architectures (Go)
-	@for p in $(CROSS); do echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./...; done
+	@for p in $(CROSS); do echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./cmd/... ./pkg/... ./internal/...; done
 
 .PHONY: cover
 cover: ## the share of statements that tests reach, at least the floor (Go)
