@@ -17,8 +17,8 @@ import (
 // of it is touched whatever r holds (but for the sidecar of [OwnersFile]). Devices become placeholders where mknod is refused. r is
 // read to its end. After an error dir holds a part of the layer and is of no use.
 //
-// A parent that is a symlink is followed inside dir, one that is missing is made as
-// Lowers have it, else 0755 0:0 with time 0. With Overlay dir must be empty.
+// A parent that is a symlink is followed inside dir, one that is missing is made 0755 0:0 with time 0. dir must
+// be ours, and with Overlay it must be empty.
 func Apply(ctx context.Context, dir string, r io.Reader, o ApplyOptions) error {
 	a := &applier{o: o, dir: filepath.Clean(dir), super: unix.Geteuid() == 0,
 		dirs: map[string]*dirState{}, owners: map[string]Owner{}, s: newScanner(ctx, r, nil, o.Limits)}
@@ -40,7 +40,6 @@ type applier struct {
 	root  int // descriptor of dir
 	super bool
 	s     *scanner
-	low   *lowers // nil: none
 
 	last dirHandle // of the last entry's parent
 
@@ -51,7 +50,7 @@ type applier struct {
 	made    map[string]bool
 	owners  map[string]Owner // of what cannot carry an xattr, by real name
 	before  bool             // a sidecar was there
-	pending []Entry          // hard links whose target did not come before them
+	pending []*Entry         // hard links whose target did not come before them
 }
 
 // dirState is what a directory gets at the end: until then it must be writable, and its time changes.
@@ -59,9 +58,6 @@ type dirState struct {
 	mode    uint32
 	setMode bool
 	time    unix.Timespec
-	hides   bool // opaque: nothing of the lowers shows in it
-	// inherited: no entry describes it, the lowers do.
-	inherited bool
 }
 
 // dirHandle is an open directory (O_PATH).
@@ -120,16 +116,9 @@ func (a *applier) open() error {
 			return err
 		}
 		a.before = len(a.owners) > 0
-	} else if len(a.o.Lowers) > 0 {
-		if a.low, err = openLowers(a.o.Lowers); err != nil {
-			return err
-		}
 	}
 	if len(names) > 0 {
 		return a.touch(fd, ".")
-	}
-	if a.low != nil {
-		return a.inherit(fd, ".", ".")
 	}
 	a.dirs["."] = &dirState{mode: 0o755, setMode: true}
 	return nil
@@ -139,9 +128,6 @@ func (a *applier) close() {
 	a.forgetLast()
 	if a.root >= 0 {
 		unix.Close(a.root)
-	}
-	if a.low != nil {
-		a.low.close()
 	}
 }
 
@@ -158,15 +144,8 @@ func (a *applier) run() error {
 			return &EntryError{Name: e.Name, Offset: a.s.start, Err: noEOF(err)}
 		}
 	}
-	for i := range a.pending {
-		e := &a.pending[i]
-		done, err := a.link(e)
-		if err == nil && !done {
-			err = fmt.Errorf("%w: hard link to %q, which is missing", ErrInvalid, e.Link)
-		}
-		if err != nil {
-			return &EntryError{Name: e.Name, Offset: -1, Err: err}
-		}
+	if err := retryLinks(a.pending, a.link); err != nil {
+		return err
 	}
 	return a.finish()
 }
@@ -214,7 +193,9 @@ func (a *applier) entry(e *Entry) error {
 	if e.Type == tar.TypeLink {
 		done, err := a.link(e)
 		if err == nil && !done {
-			a.pending = append(a.pending, *e)
+			later := *e
+			a.dropPending(e.Name)
+			a.pending = append(a.pending, &later)
 		}
 		return err
 	}
@@ -246,7 +227,7 @@ func (a *applier) entry(e *Entry) error {
 // dropPending forgets a hard link that was to be made where now something else is.
 func (a *applier) dropPending(name string) {
 	if len(a.pending) > 0 {
-		a.pending = slices.DeleteFunc(a.pending, func(p Entry) bool { return p.Name == name })
+		a.pending = slices.DeleteFunc(a.pending, func(p *Entry) bool { return p.Name == name })
 	}
 }
 

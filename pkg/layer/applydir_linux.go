@@ -153,87 +153,11 @@ func (a *applier) step(dir int, c, name string, create bool) (kid int, link stri
 		if !create {
 			return -1, "", err
 		}
-		if a.low != nil && a.lowersShow(name) {
-			link, found, err := a.stepLower(dir, c, name)
-			if err != nil && err != unix.EEXIST {
-				return -1, "", err
-			}
-			if link != "" {
-				return -1, link, nil
-			}
-			if found {
-				continue
-			}
-		}
 		if err := a.mkdir(dir, c, name, false); err != nil && err != unix.EEXIST {
 			return -1, "", err
 		}
 	}
 	return -1, "", unix.EAGAIN
-}
-
-// stepLower is step for what only the lowers have: a directory is made with its metadata.
-func (a *applier) stepLower(dir int, c, name string) (link string, found bool, err error) {
-	fd, _, st, err := a.low.lookup(name)
-	if err != nil || fd < 0 {
-		return "", false, err
-	}
-	defer unix.Close(fd)
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFLNK:
-		link, err = readlinkat(fd, "")
-		return link, true, err
-	case unix.S_IFDIR:
-		if err := unix.Mkdirat(dir, c, 0o700); err != nil {
-			return "", true, err
-		}
-		kid, err := openat(dir, c, dirFlags, 0)
-		if err != nil {
-			return "", true, err
-		}
-		defer unix.Close(kid)
-		return "", true, a.inherit(kid, name, name)
-	}
-	return "", true, notDir(name)
-}
-
-// lowersShow reports whether something of the lowers can be seen at name.
-func (a *applier) lowersShow(name string) bool {
-	for name != "." {
-		name, _ = splitName(name)
-		if d := a.dirs[name]; d != nil && d.hides {
-			return false
-		}
-	}
-	return true
-}
-
-// inherit gives the directory kid (open for reading) what the lowers have at from.
-func (a *applier) inherit(kid int, from, name string) error {
-	fd, _, st, err := a.low.lookup(from)
-	if err != nil {
-		return err
-	}
-	if fd < 0 {
-		a.dirs[name] = &dirState{mode: 0o755, setMode: true}
-		return nil
-	}
-	defer unix.Close(fd)
-	src, err := openat(fd, ".", dirFlags, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(src)
-	if err := copyXattrs(kid, src); err != nil {
-		return err
-	}
-	if a.o.Ownership == OwnIDs {
-		if err := unix.Fchown(kid, int(st.Uid), int(st.Gid)); err != nil {
-			return err
-		}
-	}
-	a.dirs[name] = &dirState{mode: st.Mode & 0o7777, setMode: true, time: st.Mtim, inherited: true}
-	return nil
 }
 
 // undescribed gives a directory (O_PATH) what one has that no entry describes.
@@ -256,27 +180,6 @@ func (a *applier) undescribed(p int, name string) error {
 	return nil
 }
 
-// copyXattrs copies what Apply wrote to a file of a lower.
-func copyXattrs(dst, src int) error {
-	names, err := listXattrs(src, make([]byte, 4096))
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if imageXattr(n) == "" && n != OwnerXattr {
-			continue
-		}
-		v, err := getXattr(src, n)
-		if err != nil {
-			return err
-		}
-		if err := unix.Fsetxattr(dst, n, []byte(v), 0); err != nil {
-			return fmt.Errorf("extended attribute %s: %w", n, err)
-		}
-	}
-	return nil
-}
-
 // mkdir makes a directory that no entry describes. hides: it stands where this layer deletes something.
 func (a *applier) mkdir(dir int, c, name string, hides bool) error {
 	if err := unix.Mkdirat(dir, c, 0o700); err != nil {
@@ -287,7 +190,7 @@ func (a *applier) mkdir(dir int, c, name string, hides bool) error {
 			return err
 		}
 	}
-	a.dirs[name] = &dirState{mode: 0o755, setMode: true, hides: hides}
+	a.dirs[name] = &dirState{mode: 0o755, setMode: true}
 	a.mark(name)
 	if hides {
 		return a.setOpaque(dir, c)

@@ -285,8 +285,6 @@ func (a *applier) device(d dirHandle, base, name string, e *Entry) error {
 
 // dirEntry makes a directory or gives an existing one its metadata.
 func (a *applier) dirEntry(d dirHandle, base, name string, e *Entry) error {
-	old := a.dirs[name]
-	hides := old != nil && old.hides
 	fd := a.root
 	if name != "." {
 		err := unix.Mkdirat(d.fd, base, 0o700)
@@ -305,7 +303,7 @@ func (a *applier) dirEntry(d dirHandle, base, name string, e *Entry) error {
 				if err := unix.Mkdirat(d.fd, base, 0o700); err != nil {
 					return err
 				}
-				fresh, hides = true, true
+				fresh = true
 				if err := a.setOpaque(d.fd, base); err != nil {
 					return err
 				}
@@ -318,13 +316,13 @@ func (a *applier) dirEntry(d dirHandle, base, name string, e *Entry) error {
 			// The usual case needs no descriptor.
 			err := unix.Fchownat(d.fd, base, e.UID, e.GID, unix.AT_SYMLINK_NOFOLLOW)
 			if err == nil {
-				return a.dirDone(name, e, hides)
+				return a.dirDone(name, e)
 			}
 			if err != unix.EINVAL {
 				return ownError(e, err)
 			}
 		} else if fresh && len(e.Xattrs) == 0 && a.o.Ownership == OwnXattr && e.UID == 0 && e.GID == 0 {
-			return a.dirDone(name, e, hides)
+			return a.dirDone(name, e)
 		}
 		p, err := openat(d.fd, base, pathFlags|unix.O_DIRECTORY, 0)
 		if err != nil {
@@ -350,11 +348,11 @@ func (a *applier) dirEntry(d dirHandle, base, name string, e *Entry) error {
 	if err := a.xattrs(fd, name, e); err != nil {
 		return err
 	}
-	return a.dirDone(name, e, hides)
+	return a.dirDone(name, e)
 }
 
-func (a *applier) dirDone(name string, e *Entry, hides bool) error {
-	a.dirs[name] = &dirState{mode: uint32(e.Mode), setMode: true, time: timespec(e.ModTime), hides: hides}
+func (a *applier) dirDone(name string, e *Entry) error {
+	a.dirs[name] = &dirState{mode: uint32(e.Mode), setMode: true, time: timespec(e.ModTime)}
 	a.mark(name)
 	return nil
 }

@@ -29,19 +29,6 @@ func (a *applier) whiteout(d dirHandle, base, name string) error {
 		if err := a.setOpaque(d.fd, base); err != nil {
 			return err
 		}
-		if s := a.dirs[name]; s != nil && s.inherited {
-			p, err := openat(d.fd, base, pathFlags|unix.O_DIRECTORY, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(p)
-			if err := a.undescribed(p, name); err != nil {
-				return err
-			}
-		}
-		if s := a.dirs[name]; s != nil {
-			s.hides = true
-		}
 	}
 	return nil
 }
@@ -55,40 +42,7 @@ func (a *applier) opaque(name string) error {
 	if !a.o.Overlay {
 		return a.pruneDir(d.fd, d.real)
 	}
-	if d.real == "." {
-		// Overlayfs does not look at the root's mark; a whiteout for each name would need the names.
-		return a.hideRoot()
-	}
-	if err := a.setOpaque(d.fd, "."); err != nil {
-		return err
-	}
-	a.dirs[d.real].hides = true
-	return nil
-}
-
-// hideRoot deletes every name that the lowers have at the top.
-func (a *applier) hideRoot() error {
-	a.dirs["."].hides = true
-	if a.low == nil {
-		return a.setOpaque(a.root, ".")
-	}
-	seen := map[string]bool{}
-	for _, low := range a.low.fds {
-		names, err := readNames(low)
-		if err != nil {
-			return err
-		}
-		for _, n := range names {
-			if seen[n] {
-				continue
-			}
-			seen[n] = true
-			if err := a.whiteout(dirHandle{real: ".", fd: a.root}, n, n); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return a.setOpaque(d.fd, ".")
 }
 
 // prune deletes what earlier layers put at base in dir and below.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 )
 
 // Archive adds the members of a tar (compressed or not) under dir, which is made when it is missing. Data
@@ -67,10 +68,8 @@ func (b *Builder) Archive(ctx context.Context, dir string, open func() (io.ReadC
 			return &EntryError{Name: e.Name, Offset: s.start, Err: err}
 		}
 	}
-	for _, e := range u.links {
-		if err := b.Add(e, nil); err != nil {
-			return err
-		}
+	if err := retryLinks(u.links, u.link); err != nil {
+		return err
 	}
 	_, err = b.dir(root)
 	return err
@@ -113,8 +112,8 @@ type unarchiver struct {
 	fresh bool // root was not there before
 	data  io.ReaderAt
 	plain bool
-	at    int64   // end of what was spooled
-	links []Entry // hard links whose target did not come before them
+	at    int64    // end of what was spooled
+	links []*Entry // hard links whose target did not come before them
 }
 
 func (u *unarchiver) entry(s *scanner, e *Entry) error {
@@ -127,6 +126,9 @@ func (u *unarchiver) entry(s *scanner, e *Entry) error {
 		return u.b.add(in, nil)
 	}
 	in.Name = joinName(u.root, e.Name)
+	if len(u.links) > 0 && !e.Whiteout && !e.Opaque {
+		u.links = slices.DeleteFunc(u.links, func(l *Entry) bool { return l.Name == in.Name })
+	}
 	switch {
 	case e.Whiteout:
 		if err := u.b.Remove(in.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -143,11 +145,11 @@ func (u *unarchiver) entry(s *scanner, e *Entry) error {
 		return nil
 	case e.Type == tar.TypeLink:
 		in.Link = joinName(u.root, e.Link)
-		if _, missing, err := u.b.lookup(in.Link, false); err == nil && missing != "" {
-			u.links = append(u.links, in)
-			return nil
+		done, err := u.link(&in)
+		if err == nil && !done {
+			u.links = append(u.links, &in)
 		}
-		return u.b.add(in, nil)
+		return err
 	case e.Type != tar.TypeReg || e.Size == 0:
 		return u.b.add(in, nil)
 	}
@@ -177,6 +179,15 @@ func (u *unarchiver) entry(s *scanner, e *Entry) error {
 	return u.b.add(in, func() (io.ReadCloser, error) {
 		return io.NopCloser(io.NewSectionReader(u.data, offset, size)), nil
 	})
+}
+
+// link adds a hard link; done is false when its target is missing and may still come.
+func (u *unarchiver) link(e *Entry) (done bool, err error) {
+	_, missing, err := u.b.lookup(e.Link, false)
+	if err != nil || missing != "" {
+		return false, err
+	}
+	return true, u.b.add(*e, nil)
 }
 
 // hideBase hides what the base has below the directory a; what was added stays.

@@ -6,104 +6,177 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"slices"
+	"strings"
 )
 
 // Missing lists what a layer needs from below to be unpacked on its own, sorted: directories that it puts
-// something into without naming them ("." too), and files that it only links to.
+// something into without naming them ("." too), and files that it only links to. A layer that hides all
+// that is below ("." is opaque) needs to know what that is, which the name of its marker stands for.
 func Missing(t *TOC) []string {
 	named := make(map[string]bool, len(t.Entries))
-	for _, e := range t.Entries {
-		if !e.Whiteout && !e.Opaque {
+	for i := range t.Entries {
+		if e := &t.Entries[i]; !e.Whiteout && !e.Opaque {
 			named[e.Name] = true
 		}
 	}
 	need := map[string]bool{}
+	if !named["."] {
+		need["."] = true
+	}
 	parents := func(name string) {
-		for d := path.Dir(name); ; d = path.Dir(d) {
-			if named[d] || need[d] {
-				if d == "." {
+		for {
+			i := strings.LastIndexByte(name, '/')
+			if i < 0 {
+				return
+			}
+			name = name[:i]
+			if !named[name] {
+				if need[name] {
 					return
 				}
-				continue
-			}
-			need[d] = true
-			if d == "." {
-				return
+				need[name] = true
 			}
 		}
 	}
-	parents(".")
-	for _, e := range t.Entries {
-		if e.Name != "." {
-			parents(e.Name)
-		}
-		if e.Type == tar.TypeLink && !e.Whiteout && !e.Opaque && !named[e.Link] {
+	for i := range t.Entries {
+		e := &t.Entries[i]
+		parents(e.Name)
+		switch {
+		case e.Opaque && e.Name == ".":
+			need[opaqueName(".")] = true
+		case e.Opaque && !named[e.Name]:
+			need[e.Name] = true
+		case e.Type == tar.TypeLink && !named[e.Link]:
 			need[e.Link] = true
 			parents(e.Link)
 		}
 	}
+	// What the layer deletes is not needed from below, nor what was in it.
+	deleted := map[string]bool{}
+	for i := range t.Entries {
+		if e := &t.Entries[i]; e.Whiteout {
+			deleted[e.Name] = true
+		}
+	}
 	out := make([]string, 0, len(need))
 	for name := range need {
-		out = append(out, name)
+		if !anyParent(name, deleted) {
+			out = append(out, name)
+		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, comparePaths)
 	return out
 }
 
-// WriteMembers writes the named entries of v as tar members without the end of an archive, so that a layer can
-// follow. Names that v does not have are left out: whoever unpacks makes plain directories of them.
+// anyParent reports whether name or a directory that it is in is in set.
+func anyParent(name string, set map[string]bool) bool {
+	for len(set) > 0 {
+		if set[name] {
+			return true
+		}
+		i := strings.LastIndexByte(name, '/')
+		if i < 0 {
+			return false
+		}
+		name = name[:i]
+	}
+	return false
+}
+
+// comparePaths orders names as a walk meets them: a directory's contents come right after it.
+func comparePaths(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] == b[i] {
+			continue
+		}
+		switch {
+		case a[i] == '/':
+			return -1
+		case b[i] == '/':
+			return 1
+		case a[i] < b[i]:
+			return -1
+		}
+		return 1
+	}
+	return len(a) - len(b)
+}
+
+// WriteMembers writes what [Missing] names as v has it, as tar members without the end of an archive, so that a layer can
+// follow. Symlinks on the way are written too, with the directories they lead to. Names that v does not have are
+// left out: whoever unpacks makes plain directories of them.
 func WriteMembers(ctx context.Context, w io.Writer, v *View, names []string) error {
-	tw := tar.NewWriter(w)
+	c := completer{v: v, tw: newTarWriter(w), first: map[*inode]string{}, done: map[*node]bool{}}
 	for _, name := range names {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		e, ok := v.Lstat(name)
-		if !ok || e.Name != name { // a parent that is a symlink below is resolved by whoever unpacks
-			continue
+		var err error
+		if name == opaqueName(".") {
+			err = c.hideAll()
+		} else {
+			err = c.path(name)
 		}
-		if err := writeMember(tw, v, e); err != nil {
-			return fmt.Errorf("writing %s: %w", name, err)
+		if err != nil {
+			return fmt.Errorf("writing %q: %w", name, err)
 		}
 	}
-	return tw.Flush()
+	return c.tw.flush()
 }
 
-func writeMember(tw *tar.Writer, v *View, e Entry) (err error) {
-	h := &tar.Header{
-		Typeflag: e.Type, Name: e.Name, Linkname: e.Link, Mode: e.Mode, Uid: e.UID, Gid: e.GID,
-		ModTime: e.ModTime, Devmajor: e.Major, Devminor: e.Minor, Format: tar.FormatPAX,
-	}
-	if len(e.Xattrs) > 0 {
-		h.PAXRecords = map[string]string{}
-		for k, val := range e.Xattrs {
-			h.PAXRecords["SCHILY.xattr."+k] = val
-		}
-	}
-	switch e.Type {
-	case tar.TypeDir:
-		h.Name += "/"
-	case tar.TypeLink: // its data is what matters, not the name it is linked to
-		h.Typeflag, h.Linkname = tar.TypeReg, ""
-	}
-	if h.Typeflag != tar.TypeReg {
-		return tw.WriteHeader(h)
-	}
-	target, ok := v.Stat(e.Name)
-	if !ok {
-		return errors.New("its data is not there")
-	}
-	h.Size = target.Size
-	if err := tw.WriteHeader(h); err != nil {
+type completer struct {
+	v     *View
+	tw    *tarWriter
+	first map[*inode]string
+	done  map[*node]bool
+}
+
+// path writes name and all that is passed on the way to it.
+func (c *completer) path(name string) error {
+	var seen []*node
+	_, _, err := c.v.t.visit(name, true, func(n *node) { seen = append(seen, n) })
+	if err != nil {
 		return err
 	}
-	r, err := v.Open(e.Name)
+	for _, n := range seen {
+		if err := c.node(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *completer) node(n *node) (err error) {
+	if c.done[n] {
+		return nil
+	}
+	c.done[n] = true
+	e := *n.ino.e
+	e.Name = n.path()
+	if to, ok := c.first[n.ino]; ok && e.Type != tar.TypeDir {
+		e.Type, e.Link = tar.TypeLink, to
+		return c.tw.header(&e)
+	}
+	c.first[n.ino] = e.Name
+	if e.Type != tar.TypeReg || e.Size == 0 {
+		return c.tw.header(&e)
+	}
+	r, err := c.v.open(n.ino)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	_, err = io.Copy(tw, r)
-	return err
+	return c.tw.file(&e, r)
+}
+
+// hideAll deletes each name at the top: overlayfs does not look for the root's own mark.
+func (c *completer) hideAll() error {
+	for _, kid := range c.v.t.root.sortedKids() {
+		if err := c.tw.whiteout(kid.name); err != nil {
+			return err
+		}
+	}
+	return nil
 }

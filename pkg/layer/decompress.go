@@ -12,7 +12,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 const (
@@ -90,19 +89,16 @@ func decompress(ctx context.Context, r io.Reader, lim Limits, want string) (io.R
 		if err != nil {
 			return nil, fmt.Errorf("%w: gzip: %w", ErrInvalid, noEOF(err))
 		}
-		out.r, out.name, out.close = z, Gzip, z.Close
+		out.r, out.name = z, Gzip
 	case Zstd:
 		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(2))
 		if err != nil {
 			return nil, fmt.Errorf("%w: zstd: %w", ErrInvalid, noEOF(err))
 		}
 		out.r, out.name = z, Zstd
-		out.close = func() error { z.Close(); return nil }
+		out.close = z.Close
 	case xzFormat:
-		if err := checkXZ(head); err != nil {
-			return nil, err
-		}
-		z, err := xz.NewReader(br)
+		z, err := newXZReader(br)
 		if err != nil {
 			return nil, fmt.Errorf("%w: xz: %w", ErrInvalid, noEOF(err))
 		}
@@ -136,33 +132,6 @@ func describe(found string, head []byte) string {
 	return fmt.Sprintf("data starting with %q", head[:min(len(head), 8)])
 }
 
-// checkXZ refuses a dictionary that would take too much memory. The first block's header
-// (xz file format 1.2, section 3.1) stands behind the 12 bytes of the stream's.
-func checkXZ(head []byte) error {
-	if len(head) < 16 || head[12] == 0 {
-		return nil // no block: the decoder decides
-	}
-	p := head[13:]
-	flags := p[0]
-	p = p[1:]
-	for _, bit := range []byte{0x40, 0x80} { // optional sizes, variable-length
-		if flags&bit == 0 {
-			continue
-		}
-		for len(p) > 0 && p[0]&0x80 != 0 {
-			p = p[1:]
-		}
-		if len(p) > 0 {
-			p = p[1:]
-		}
-	}
-	// LZMA2: id 0x21, one byte of properties. 28 means 64 MiB, 30 means 128 MiB.
-	if len(p) >= 3 && p[0] == 0x21 && p[1] == 1 && p[2] > 30 {
-		return fmt.Errorf("%w: xz dictionary of more than %d bytes", ErrLimit, maxWindow)
-	}
-	return nil
-}
-
 // countReader counts what is read and ends with the context.
 type countReader struct {
 	ctx context.Context //nolint:containedctx // lives as long as the stream
@@ -189,7 +158,7 @@ type limitReader struct {
 	n     int64
 	plain bool
 	err   error
-	close func() error
+	close func()
 }
 
 func (l *limitReader) Read(p []byte) (int, error) {
@@ -210,6 +179,8 @@ func (l *limitReader) Read(p []byte) (int, error) {
 			err = rest
 		}
 	case err == nil || err == io.EOF || context.Cause(l.in.ctx) != nil:
+	case errors.Is(err, ErrLimit), errors.Is(err, ErrType):
+		err = fmt.Errorf("%s: %w", l.name, err)
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
 		err = fmt.Errorf("%w: %s: %w", ErrLimit, l.name, err)
 	case !l.plain:
@@ -222,7 +193,7 @@ func (l *limitReader) Read(p []byte) (int, error) {
 func (l *limitReader) Close() error {
 	l.err = errors.New("read after close")
 	if l.close != nil {
-		return l.close()
+		l.close()
 	}
 	return nil
 }

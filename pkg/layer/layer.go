@@ -25,12 +25,9 @@ type ApplyOptions struct {
 	Ownership Ownership
 	Limits    Limits
 	// Overlay writes whiteouts as overlayfs lower directories want them (char 0:0, user.overlay.opaque);
-	// false deletes what they name, as for a directory that holds the whole chain.
+	// false deletes what they name, as for a directory that holds the whole chain. With Overlay the layer must
+	// stand for itself: what it needs from below ([Missing]) is to come before it ([WriteMembers]).
 	Overlay bool
-	// Lowers are the unpacked layers below, top first, for Overlay: they give the metadata of
-	// parents that the layer does not have, the symlinks its names go through and the targets of its hard
-	// links. A layer that is [TOC.SelfContained] needs none.
-	Lowers []string
 	// Warn is told what could not be kept on disk, by name in the image; nil drops it.
 	Warn func(name, text string)
 }

@@ -89,6 +89,15 @@ func (t *tarWriter) opaque(dir string) error {
 	return t.header(&Entry{Name: opaqueName(dir), Type: tar.TypeReg, ModTime: time.Unix(0, 0)})
 }
 
+// flush writes out what there is without ending the archive. The writer cannot be used afterwards.
+func (t *tarWriter) flush() error {
+	bufPool.Put(t.buf)
+	if err := t.tw.Flush(); err != nil {
+		return err
+	}
+	return t.bw.Flush()
+}
+
 // close ends the archive. The writer cannot be used afterwards.
 func (t *tarWriter) close() error {
 	bufPool.Put(t.buf)

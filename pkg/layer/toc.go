@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -91,35 +90,4 @@ func (t *TOC) Duplicates() []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-// SelfContained reports whether the layer says all there is to know about the
-// directories it writes to: every parent is an entry of its own (the root may be missing, it is then taken to be
-// 0755 0:0), and hard links point at files of this layer. Only such a layer unpacks to the same tree over every base; others need [ApplyOptions.Lowers].
-func (t *TOC) SelfContained() bool {
-	types := make(map[string]byte, len(t.Entries))
-	for i := range t.Entries {
-		if e := &t.Entries[i]; !e.Whiteout && !e.Opaque {
-			types[e.Name] = e.Type
-		}
-	}
-	for i := range t.Entries {
-		e := &t.Entries[i]
-		name := e.Name
-		if e.Opaque {
-			if name == "." { // what it hides must be hidden name by name
-				return false
-			}
-			name += "/."
-		}
-		for j := strings.LastIndexByte(name, '/'); j > 0; j = strings.LastIndexByte(name[:j], '/') {
-			if types[name[:j]] != '5' {
-				return false
-			}
-		}
-		if e.Type == '1' && types[e.Link] == 0 {
-			return false
-		}
-	}
-	return true
 }

@@ -80,7 +80,13 @@ func notDir(name string) error {
 // walk goes along path. It returns the node reached and what is missing below it
 // ("" when path exists), as it was left to walk. With follow the last component is followed too when it is a symlink.
 func (t *tree) walk(path string, follow bool) (n *node, missing string, err error) {
+	return t.visit(path, follow, func(*node) {})
+}
+
+// visit is walk that calls seen for each name on the way, symlinks and the result included.
+func (t *tree) visit(path string, follow bool, seen func(*node)) (n *node, missing string, err error) {
 	n = t.root
+	seen(n)
 	rest := path
 	for hops := 0; rest != ""; {
 		var c string
@@ -109,6 +115,7 @@ func (t *tree) walk(path string, follow bool) (n *node, missing string, err erro
 			if hops++; hops > maxHops {
 				return nil, "", fmt.Errorf("%w: following %q: %w", ErrInvalid, path, syscall.ELOOP)
 			}
+			seen(kid)
 			link := kid.ino.e.Link
 			if strings.HasPrefix(link, "/") {
 				n = t.root
@@ -126,6 +133,7 @@ func (t *tree) walk(path string, follow bool) (n *node, missing string, err erro
 			return nil, "", notDir(kid.path())
 		default:
 			n = kid
+			seen(n)
 		}
 	}
 	return n, "", nil
@@ -221,20 +229,39 @@ func (t *tree) add(layer int, entries []Entry) error {
 		if err != nil {
 			return &EntryError{Name: e.Name, Offset: -1, Err: err}
 		}
+		if len(pending) > 0 && !e.Whiteout && !e.Opaque {
+			pending = slices.DeleteFunc(pending, func(p *Entry) bool { return p.Name == e.Name })
+		}
 		if !done {
 			pending = append(pending, e)
 		}
 	}
-	for _, e := range pending {
-		done, err := t.entry(layer, e)
-		if err == nil && !done {
-			err = fmt.Errorf("%w: hard link to %q, which is missing", ErrInvalid, e.Link)
-		}
-		if err != nil {
-			return &EntryError{Name: e.Name, Offset: -1, Err: err}
-		}
+	if err := retryLinks(pending, func(e *Entry) (bool, error) { return t.entry(layer, e) }); err != nil {
+		return err
 	}
 	t.lastDir = nil
+	return nil
+}
+
+// retryLinks makes the hard links that came before their targets, which may be links too.
+func retryLinks(pending []*Entry, link func(*Entry) (done bool, err error)) error {
+	for len(pending) > 0 {
+		rest := pending[:0:0]
+		for _, e := range pending {
+			done, err := link(e)
+			if err != nil {
+				return &EntryError{Name: e.Name, Offset: -1, Err: err}
+			}
+			if !done {
+				rest = append(rest, e)
+			}
+		}
+		if len(rest) == len(pending) {
+			e := rest[0]
+			return &EntryError{Name: e.Name, Offset: -1, Err: fmt.Errorf("%w: hard link to %q, which is missing", ErrInvalid, e.Link)}
+		}
+		pending = rest
+	}
 	return nil
 }
 
