@@ -304,6 +304,9 @@ func TestD06_KilledAtEverySyscall(t *testing.T) {
 	for _, calls := range []string{"?rename,?renameat,renameat2", "?unlink,unlinkat", "?open,openat", "write", "fsync", "flock", "?mkdir,mkdirat", "?chmod,?fchmod,fchmodat"} {
 		t.Run(calls, func(t *testing.T) {
 			step := map[string]int{"?open,openat": 7, "flock": 5}[calls]
+			if testing.Short() {
+				step = 4 * max(step, 1)
+			}
 			for n := 1; n <= 200; n += max(step, 1) {
 				root := filepath.Join(t.TempDir(), "store")
 				inner := child(t, "work", root, "")

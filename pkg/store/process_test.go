@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -219,7 +220,10 @@ func TestD09_ProcessesSetRefs(t *testing.T) {
 
 func TestD10_CollectionsBesideBuilds(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "store")
-	const long = "1500ms"
+	long := "1500ms"
+	if d := os.Getenv("STORE_TEST_SOAK"); d != "" { // make soak
+		long = d
+	}
 	startAll(t,
 		child(t, "build", root, long), child(t, "build", root, long), child(t, "build", root, long),
 		child(t, "collect", root, long), child(t, "collect", root, long),
