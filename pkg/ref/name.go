@@ -18,7 +18,6 @@ import (
 // manifests") and, for hosts, RFC 1123 and RFC 3986.
 var (
 	reRepo   = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	reTag    = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 	reDomain = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$`)
 	reIPv6   = regexp.MustCompile(`^\[[0-9a-f:]*:[0-9a-f:.]*\]$`)
 	reID     = regexp.MustCompile(`^[a-f0-9]{64}$`)
@@ -145,9 +144,23 @@ func checkRepo(repo string) error {
 	return fmt.Errorf("repository %q: parts of a-z and 0-9, joined by '.', '_', '__', '-' or '/', are allowed", repo)
 }
 
+// isTag is [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}: lists of tags are long, so it is
+// no regular expression.
+func isTag(tag string) bool {
+	for i := range len(tag) {
+		switch c := tag[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_':
+		case i > 0 && (c == '.' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return tag != "" && len(tag) <= 128
+}
+
 func checkTag(tag string) error {
 	switch {
-	case reTag.MatchString(tag):
+	case isTag(tag):
 		return nil
 	case tag == "":
 		return errors.New("the tag after the colon is missing")

@@ -26,7 +26,7 @@ func parsePath(kind Kind, s string) (Ref, error) {
 	}
 	r.Path = s
 	if colon := strings.LastIndexByte(s, ':'); colon >= 0 {
-		if tag := s[colon+1:]; tag == "" || reTag.MatchString(tag) {
+		if tag := s[colon+1:]; tag == "" || isTag(tag) {
 			r.Path, r.Tag = s[:colon], tag
 		}
 	}

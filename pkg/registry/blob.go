@@ -19,7 +19,7 @@ import (
 // Blob opens a blob of r's repository. Read reports ErrCorrupt in place of io.EOF when the bytes do not match desc.
 // A connection that is cut is taken up again where it was. A size of 0 or less is not checked.
 func (c *Client) Blob(ctx context.Context, r ref.Ref, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	if err := check(r, desc.Digest); err != nil {
+	if err := checkBlob(r, desc.Digest); err != nil {
 		return nil, err
 	}
 	b := &blobReader{c: c, ctx: ctx, ref: r, desc: desc, sum: desc.Digest.Algorithm().Hash()}
@@ -231,7 +231,7 @@ func (c *Client) HasBlob(ctx context.Context, r ref.Ref, d digest.Digest) (bool,
 }
 
 func (c *Client) hasBlob(ctx context.Context, r ref.Ref, d digest.Digest, actions string) (bool, error) {
-	if err := check(r, d); err != nil {
+	if err := checkBlob(r, d); err != nil {
 		return false, err
 	}
 	for _, method := range []string{http.MethodHead, http.MethodGet} {

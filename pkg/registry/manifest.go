@@ -44,9 +44,20 @@ func (c *Client) manifestRequest(r ref.Ref, op, method, actions string) *request
 	return rq
 }
 
+// checkManifest is check for a reference that must name a manifest.
+func checkManifest(r ref.Ref) error {
+	if err := check(r); err != nil {
+		return err
+	}
+	if r.Identifier() == "" {
+		return fmt.Errorf("%w: %q has neither tag nor digest", ErrInvalid, r)
+	}
+	return nil
+}
+
 // Resolve returns the descriptor (media type, digest, size) of what r names: HEAD, else GET.
 func (c *Client) Resolve(ctx context.Context, r ref.Ref) (ocispec.Descriptor, error) {
-	if err := check(r, r.Digest); err != nil {
+	if err := checkManifest(r); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	rq := c.manifestRequest(r, "resolving", http.MethodHead, actPull)
@@ -89,7 +100,7 @@ func headDescriptor(resp *http.Response) (ocispec.Descriptor, bool) {
 
 // Manifest fetches the manifest or index that r names, verified: raw is exactly what the registry holds.
 func (c *Client) Manifest(ctx context.Context, r ref.Ref) (desc ocispec.Descriptor, raw []byte, err error) {
-	if err := check(r, r.Digest); err != nil {
+	if err := checkManifest(r); err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
 	rq := c.manifestRequest(r, "pulling manifest", http.MethodGet, actPull)
@@ -192,7 +203,7 @@ func mediaType(contentType string, raw []byte) (string, error) {
 // An ErrBlobUnknown says that the registry misses something raw names.
 func (c *Client) PushManifest(ctx context.Context, r ref.Ref, mediaType string, raw []byte) (ocispec.Descriptor, error) {
 	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	if err := check(r, r.Digest); err != nil {
+	if err := check(r); err != nil {
 		return desc, err
 	}
 	if r.Digest != "" {

@@ -51,18 +51,32 @@ func (rq *request) permission() string {
 	return "pull from " + rq.scopes[0].repo
 }
 
-// check refuses what cannot be asked of a registry, before a URL is made of it.
-func check(r ref.Ref, d digest.Digest) error {
+// check refuses what cannot be asked of a registry, before a URL is made of it:
+// a Ref need not come from ref.Parse.
+func check(r ref.Ref) error {
 	if r.Kind != ref.Registry {
 		return fmt.Errorf("%w: %q is not a registry reference", ErrInvalid, r)
 	}
-	if err := ref.CheckRepo(r.Repo); err != nil {
+	p, err := ref.Parse(r.String())
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if d != "" {
-		if err := d.Validate(); err != nil {
-			return fmt.Errorf("%w: digest %q: %w", ErrInvalid, d, err)
-		}
+	if r.Tag == "" {
+		p.Tag = ""
+	}
+	if p != r {
+		return fmt.Errorf("%w: %q is not a registry reference", ErrInvalid, r)
+	}
+	return nil
+}
+
+// checkBlob is check for a blob of r's repository.
+func checkBlob(r ref.Ref, d digest.Digest) error {
+	if err := check(r); err != nil {
+		return err
+	}
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("%w: digest %q: %w", ErrInvalid, d, err)
 	}
 	return nil
 }

@@ -59,8 +59,10 @@ func passingError(err error) bool {
 		return true
 	case errors.As(err, &dns):
 		return dns.IsTimeout || dns.IsTemporary && !dns.IsNotFound
-	case errors.As(err, &op):
-		return op.Timeout() || op.Op == "read" || op.Op == "write"
+	case errors.As(err, &op) && op.Op == "dial":
+		return op.Timeout()
+	case errors.As(err, &op): // reading and writing, by whatever call; but not an alert of TLS
+		return op.Op != "remote error" && op.Op != "local error"
 	}
 	// net/http has no kinds for these.
 	for _, text := range []string{"server closed idle connection", "server sent GOAWAY", "RST_STREAM", "stream error", "http2: client connection lost", "use of closed network connection", "transport connection broken"} {

@@ -15,12 +15,12 @@ import (
 const (
 	maxTagPage  = 16 << 20 // bytes
 	maxTagPages = 10_000
-	maxTags     = 2_000_000
+	maxTags     = 1_000_000
 )
 
 // Tags lists the tags of r's repository in lexical order, following pagination.
 func (c *Client) Tags(ctx context.Context, r ref.Ref) ([]string, error) {
-	if err := check(r, ""); err != nil {
+	if err := check(r); err != nil {
 		return nil, err
 	}
 	rq := c.request(r, "listing tags of", http.MethodGet, "/tags/list", actPull)

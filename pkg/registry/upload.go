@@ -22,7 +22,7 @@ const maxMounts = 3
 // PushBlob makes sure r's repository holds the blob: asks, mounts from one of from on the same host, else uploads.
 // uploaded is false when no bytes moved.
 func (c *Client) PushBlob(ctx context.Context, r ref.Ref, desc ocispec.Descriptor, open Open, from []ref.Ref) (uploaded bool, err error) {
-	if err := check(r, desc.Digest); err != nil {
+	if err := checkBlob(r, desc.Digest); err != nil {
 		return false, err
 	}
 	if desc.Size < 0 {
@@ -87,7 +87,7 @@ func (u *upload) request(op, method string) *request {
 func (u *upload) mount(ctx context.Context, from []ref.Ref) (bool, error) {
 	asked := map[string]bool{u.ref.Repo: true}
 	for _, f := range from {
-		if f.Kind != ref.Registry || f.Host != u.ref.Host || asked[f.Repo] || len(asked) > maxMounts || check(f, "") != nil {
+		if f.Kind != ref.Registry || f.Host != u.ref.Host || asked[f.Repo] || len(asked) > maxMounts || check(f) != nil {
 			continue
 		}
 		asked[f.Repo] = true
