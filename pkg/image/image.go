@@ -60,9 +60,7 @@ type Image struct {
 // Assemble makes config and manifest. Unknown fields of the base's config are kept. The config takes over the base's
 // os.version, os.features and the spelling of its variant ("v8" for arm64) unless Platform says another.
 func Assemble(in Input) (Image, error) {
-	fail := func(err error) (Image, error) {
-		return Image{}, fmt.Errorf("assembling the image for %s: %w", in.Platform, err)
-	}
+	fail := func(err error) (Image, error) { return Image{}, err }
 	img := Image{Platform: in.Platform}
 	mediaTypes := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},

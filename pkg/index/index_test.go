@@ -106,6 +106,12 @@ func doc(entry, more string) string {
 	return `{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":7,` + entry + `}]` + more + `}`
 }
 
+// manyEntries is an index of n right entries.
+func manyEntries(n int) string {
+	e := `{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":7,"digest":"` + digestA + `"}`
+	return `{"schemaVersion":2,"manifests":[` + strings.Repeat(e+",", n-1) + e + `]}`
+}
+
 func TestParse(t *testing.T) {
 	right := `"digest":"` + digestA + `"`
 	data := base64.StdEncoding.EncodeToString([]byte("{}"))
@@ -136,7 +142,8 @@ func TestParse(t *testing.T) {
 		"B06 config as a child": {
 			in: strings.Replace(doc(right, ""), "image.manifest", "image.config", 1), wantErr: ErrInvalid,
 		},
-		"B07 too many entries": {in: `{"schemaVersion":2,"manifests":[` + strings.Repeat("{},", MaxDescriptors) + `{}]}`, wantErr: ErrInvalid},
+		"B07 just enough":      {in: manyEntries(MaxDescriptors)},
+		"B07 too many entries": {in: manyEntries(MaxDescriptors + 1), wantErr: ErrInvalid},
 		"B09 too big":          {in: doc(right, `,"x":"`+strings.Repeat("x", MaxSize)+`"`), wantErr: ErrInvalid},
 		"B10 repeated key":     {in: doc(right+`,"digest":"`+digestB+`"`, ""), wantErr: ErrInvalid},
 		"B10 case variant":     {in: doc(right+`,"Digest":"`+digestB+`"`, ""), wantErr: ErrInvalid},

@@ -81,9 +81,6 @@ func parseConfig(raw []byte) (Config, error) {
 	if _, err := jsontree.Decode(raw, &c.Image); err != nil {
 		return c, fmt.Errorf("%w: the config: %w", ErrInvalid, err)
 	}
-	if c.Image.OS == "" || c.Image.Architecture == "" {
-		return c, fmt.Errorf("%w: the config names no platform (os %q, architecture %q)", ErrInvalid, c.Image.OS, c.Image.Architecture)
-	}
 	p, err := platform.FromOCI(c.Image.Platform)
 	if err != nil {
 		return c, invalidPlatform("the config", err)

@@ -147,6 +147,28 @@ func TestLayoutDamage(t *testing.T) {
 	}
 }
 
+// TestBlobOfOtherSize: B02, a blob of another size is refused before a byte of it is read.
+func TestBlobOfOtherSize(t *testing.T) {
+	content := testimage.Image("linux/amd64")
+	img, err := open(t, "oci:"+layoutOf(t, map[string]testimage.Content{"": content}))
+	require.NoError(t, err)
+	for _, change := range []int64{-1, 1} {
+		desc := content.Desc
+		desc.Size += change
+		_, err = img.Blob(t.Context(), desc)
+		require.ErrorIs(t, err, ErrCorrupt)
+	}
+}
+
+// TestBlobTooBigToBeAManifest: B09, also where no descriptor gave a size.
+func TestBlobTooBigToBeAManifest(t *testing.T) {
+	big := make([]byte, 5<<20)
+	dir := layoutOf(t, map[string]testimage.Content{"": testimage.Image("linux/amd64")})
+	require.NoError(t, os.WriteFile(blobFile(dir, digest.FromBytes(big)), big, 0o600))
+	_, err := open(t, "oci:"+dir+"@"+digest.FromBytes(big).String())
+	require.ErrorIs(t, err, ErrInvalid)
+}
+
 // readEverything opens an image for linux/amd64 and reads all of it.
 func readEverything(t testing.TB, name string) error {
 	t.Helper()

@@ -65,6 +65,7 @@ func TestResolve(t *testing.T) {
 		"variant only in the index":    {img: testimage.Index(image("linux/arm", "linux/arm/v6")), want: "linux/arm/v6", got: image("linux/arm", "")},
 		"B12 no platform in the index": {img: testimage.Index(amd64, image("linux/arm64", "")), want: "linux/arm64", got: image("linux/arm64", "")},
 		"B11 the first of two":         {img: testimage.Index(amd64, image("linux/amd64", "linux/amd64")), want: "linux/amd64", got: amd64},
+		"B11 one platform twice":       {img: testimage.Index(amd64, image("linux/amd64", "linux/amd64")), got: amd64, is: "linux/amd64"},
 		"the only one":                 {img: testimage.Index(attestationOf(amd64), amd64), got: amd64, is: "linux/amd64"},
 		"a single image":               {img: amd64, want: "linux/amd64", got: amd64},
 		"a single image, whatever":     {img: amd64, got: amd64, is: "linux/amd64"},

@@ -138,6 +138,8 @@ func TestArchiveCut(t *testing.T) {
 			require.Error(t, err, "cut at %d", n)
 		}
 	}
+	_, err := open(t, "oci-archive:"+fileOf(t, archive[:end-500]))
+	require.ErrorContains(t, err, "incomplete", "G04")
 	for name, data := range map[string][]byte{"gzip": gzipped(t, archive), "zstd": zstded(t, archive)} {
 		for n := 0; n < len(data); n++ {
 			if n > 32 && n < len(data)-32 {
