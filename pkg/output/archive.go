@@ -57,18 +57,19 @@ func (a *archive) file(name string, data []byte) error {
 }
 
 // blobs writes everything that c holds: documents first, for readers that stream.
-func (a *archive) blobs(ctx context.Context, c *closure) error {
+func (a *archive) blobs(ctx context.Context, c *closure, bar *progress) error {
 	for i := len(c.docs) - 1; i >= 0; i-- {
 		d := c.docs[i]
 		if err := a.file(blobPath(d.desc), d.raw); err != nil {
 			return err
 		}
+		bar.add(d.desc.Size)
 	}
 	for _, b := range c.blobs {
 		if err := a.header(blobPath(b), b.Size); err != nil {
 			return fmt.Errorf("blob %s: %w", b.Digest, err)
 		}
-		if err := c.copy(ctx, a.tw, b); err != nil {
+		if err := c.copy(ctx, bar.writer(a.tw), b); err != nil {
 			return err
 		}
 	}

@@ -171,6 +171,7 @@ func TestConformance(t *testing.T) {
 				last := events[len(events)-1]
 				assert.Equal(t, event.Progress, last.Kind)
 				assert.Positive(t, last.Current)
+				assert.Equal(t, last.Total, last.Current, "bytes of content are counted, not those of the archive")
 				assert.Contains(t, last.ID, "exporting to ")
 			})
 			if pl.single {

@@ -63,13 +63,13 @@ func (d *dockerArchive) Write(ctx context.Context, p Product) error {
 	}
 	bar := track(d.env.Events, d.spec, c.size())
 	err = d.file.write(func(w io.Writer) error {
-		a := newArchive(bar.writer(w), p.Epoch)
+		a := newArchive(w, p.Epoch)
 		for _, f := range files {
 			if err := a.file(f.name, f.data); err != nil {
 				return err
 			}
 		}
-		if err := a.blobs(ctx, c); err != nil {
+		if err := a.blobs(ctx, c, bar); err != nil {
 			return err
 		}
 		return a.close()

@@ -35,14 +35,14 @@ func (o *ociArchive) Write(ctx context.Context, p Product) error {
 	}
 	bar := track(o.env.Events, o.spec, c.size())
 	err = o.file.write(func(w io.Writer) error {
-		a := newArchive(bar.writer(w), p.Epoch)
+		a := newArchive(w, p.Epoch)
 		if err := a.file(ocispec.ImageLayoutFile, layoutFile()); err != nil {
 			return err
 		}
 		if err := a.file(ocispec.ImageIndexFile, idx); err != nil {
 			return err
 		}
-		if err := a.blobs(ctx, c); err != nil {
+		if err := a.blobs(ctx, c, bar); err != nil {
 			return err
 		}
 		return a.close()
