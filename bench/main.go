@@ -178,7 +178,7 @@ func (b *bench) context(name, platforms string, steps []string) (string, error) 
 	spec := fmt.Sprintf("version: 1\nplatforms: [%s]\nfrom: %s/busybox\nsteps:\n", platforms, b.registry)
 	docker := fmt.Sprintf("FROM %s/busybox\n", b.registry)
 	for _, s := range steps {
-		spec += "  - run: " + s + "\n"
+		spec += fmt.Sprintf("  - run: %q\n", s)
 		docker += "RUN " + s + "\n"
 	}
 	if len(steps) == 0 {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"unicode"
 
+	"github.com/manifestctl/manifestctl/pkg/build"
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/inspect"
@@ -63,10 +64,12 @@ var errorKinds = []struct {
 	code int
 	hint string
 }{
+	{build.ErrHost, exitHost, "`manifestctl doctor` shows what this host allows, and what to do"},
 	{emulate.ErrNoEmulator, exitHost, "`manifestctl emulate ls` shows what this host can run"},
 	{store.ErrNoSpace, exitHost, "`manifestctl store gc` frees what nothing refers to; --root DIR puts the store elsewhere"},
 	{syscall.ENOSPC, exitHost, ""},
 	{errUsage, exitUsage, ""},
+	{build.ErrSpec, exitUsage, ""},
 	{platform.ErrInvalid, exitUsage, "`manifestctl emulate ls` lists the platforms"},
 	{ref.ErrInvalid, exitUsage, ""},
 	{output.ErrInvalid, exitUsage, ""},
@@ -78,6 +81,7 @@ var errorKinds = []struct {
 	{inspect.ErrFormat, exitUsage, ""},
 	{serve.ErrInvalid, exitUsage, ""},
 	{serve.ErrInUse, exitFailed, ""},
+	{build.ErrStep, exitStep, ""},
 	{index.ErrInvalid, exitFailed, ""},
 }
 

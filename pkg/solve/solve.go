@@ -11,6 +11,7 @@ package solve
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -64,6 +65,9 @@ type Cache interface {
 	Put(ctx context.Context, key digest.Digest, layers []Layer) error
 }
 
+// ErrStep is the kind of every [StepError].
+var ErrStep = errors.New("step failed")
+
 // StepError says where a build failed. The cause is whatever the worker
 // returned, so errors.Is(err, store.ErrNotFound) still sees through it.
 type StepError struct {
@@ -87,6 +91,9 @@ func (e *StepError) Error() string {
 
 // Unwrap gives the worker's error.
 func (e *StepError) Unwrap() error { return e.Err }
+
+// Is makes errors.Is(err, ErrStep) true.
+func (e *StepError) Is(target error) bool { return target == ErrStep }
 
 // recordVersion is part of every key: a change of what a step leaves behind for the same inputs must change it.
 const recordVersion = "1"
