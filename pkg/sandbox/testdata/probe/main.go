@@ -219,9 +219,54 @@ func do(verb string, a []string) error {
 		return child(a, false)
 	case "daemon": // run this program again, in a session of its own, and do not wait
 		return child(a, true)
+	case "nest": // run this program again as root of a user and mount namespace of its own
+		return nest(a)
+	case "fds": // what is open: "N TARGET"
+		es, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			return err
+		}
+		for _, e := range es {
+			to, err := os.Readlink("/proc/self/fd/" + e.Name())
+			if err == nil {
+				fmt.Println(e.Name(), to)
+			}
+		}
+	case "dial": // a unix socket; "@name" is an abstract one
+		fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: a[0]}); err != nil {
+			return err
+		}
+		fmt.Println("connected")
+	case "listen": // TCP on loopback, and connect to it
+		l, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		addr := &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: num(a[0])}
+		if err := syscall.Bind(l, addr); err != nil {
+			return err
+		}
+		if err := syscall.Listen(l, 1); err != nil {
+			return err
+		}
+		c, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		return syscall.Connect(c, addr)
+	case "connect": // TCP
+		c, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		return syscall.Connect(c, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: num(a[0])})
 	case "bomb": // children that make children, until it is refused
 		for {
-			if err := child([]string{"bomb"}, true); err != nil {
+			if err := child(append([]string{"bomb"}, a...), true); err != nil {
 				return do("sleep", []string{"600000"})
 			}
 		}
@@ -294,6 +339,23 @@ func child(args []string, detach bool) error {
 		Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: detach},
 	})
 	if err != nil || detach {
+		return err
+	}
+	st, err := p.Wait()
+	if err == nil && !st.Success() {
+		err = fmt.Errorf("child: %v", st)
+	}
+	return err
+}
+
+func nest(args []string) error {
+	id := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
+	p, err := os.StartProcess("/proc/self/exe", append([]string{"probe"}, args...), &os.ProcAttr{
+		Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{
+			Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: id, GidMappings: id,
+		},
+	})
+	if err != nil {
 		return err
 	}
 	st, err := p.Wait()
