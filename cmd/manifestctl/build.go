@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/manifestctl/manifestctl/internal/ui"
 	"github.com/manifestctl/manifestctl/pkg/build"
 	"github.com/manifestctl/manifestctl/pkg/output"
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -84,17 +85,20 @@ func newBuild(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			sink, closeDisplay, err := e.progress(b.progressMode(e))
+			mode, err := b.progressMode(e)
 			if err != nil {
 				return err
 			}
-			o.Events, o.Registry.Events = sink, sink
+			display := ui.New(mode, e.stderr, ui.Options{
+				Now: e.now, Size: e.size, Term: e.getenv("TERM"), NoColor: e.getenv("NO_COLOR") != "",
+			})
+			o.Events, o.Registry.Events = display.Sink(), display.Sink()
 			var res build.Result
 			err = e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
 				res, err = build.Run(cmd.Context(), st, req, o)
 				return err
 			})
-			closeDisplay()
+			display.Close()
 			if err != nil {
 				return err
 			}
@@ -128,14 +132,21 @@ func outputHelp() string {
 }
 
 // progressMode is --progress, -q, or the variable that BuildKit's users set.
-func (b *buildFlags) progressMode(e *env) string {
+func (b *buildFlags) progressMode(e *env) (ui.Mode, error) {
 	if b.quiet {
-		return "quiet"
+		return ui.Quiet, nil
 	}
-	if v := e.getenv("BUILDKIT_PROGRESS"); b.progress == "auto" && v != "" {
-		return v
+	mode, err := ui.ParseMode(b.progress)
+	if err != nil {
+		return "", usagef("--progress: %w", err)
 	}
-	return b.progress
+	if mode != ui.Auto {
+		return mode, nil
+	}
+	if mode, err = ui.ParseMode(e.getenv("BUILDKIT_PROGRESS")); err != nil {
+		return "", usagef("BUILDKIT_PROGRESS: %w", err)
+	}
+	return mode, nil
 }
 
 // request is what to build, all of it parsed and checked.
