@@ -92,7 +92,7 @@ var built = struct {
 }{paths: map[string]string{}}
 
 // program compiles the probe for an architecture, once, into a context directory.
-func program(t *testing.T, arch string) (dir, name string) {
+func program(t testing.TB, arch string) (dir, name string) {
 	t.Helper()
 	built.Lock()
 	defer built.Unlock()
@@ -118,7 +118,7 @@ type bench struct {
 	out   *bytes.Buffer
 }
 
-func newBench(t *testing.T, root string, contexts map[string]string, secrets map[string]string) *bench {
+func newBench(t testing.TB, root string, contexts map[string]string, secrets map[string]string) *bench {
 	t.Helper()
 	st, err := store.Open(t.Context(), root, store.Options{})
 	require.NoError(t, err)
@@ -139,7 +139,7 @@ func newBench(t *testing.T, root string, contexts map[string]string, secrets map
 	return b
 }
 
-func (b *bench) solve(t *testing.T, roots ...*graph.Vertex) ([]solve.Result, error) {
+func (b *bench) solve(t testing.TB, roots ...*graph.Vertex) ([]solve.Result, error) {
 	t.Helper()
 	return solve.Solve(t.Context(), b, solve.Records{Store: b.store}, roots, solve.Options{})
 }
