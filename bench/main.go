@@ -50,7 +50,7 @@ func run(out string, runs int) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, unmountBelow(dir), os.RemoveAll(dir)) }()
 	b := &bench{dir: dir, bin: filepath.Join(dir, "manifestctl"), runs: runs}
 	build := exec.Command("go", "build", "-trimpath", "-o", b.bin, "./cmd/manifestctl")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -76,6 +76,22 @@ func run(out string, runs int) (err error) {
 		}
 	}
 	return os.WriteFile(out, b.table(), 0o644)
+}
+
+// unmountBelow undoes the mounts that buildah leaves in its store.
+func unmountBelow(dir string) error {
+	text, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(string(text), "\n")
+	slices.Reverse(lines)
+	for _, line := range lines {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], dir+"/") {
+			err = errors.Join(err, command(exec.Command("umount", f[1])))
+		}
+	}
+	return err
 }
 
 // command runs c and gives its output in the error.
