@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/manifestctl/manifestctl/pkg/build"
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
@@ -152,7 +153,7 @@ func newStoreGC(e *env) *cobra.Command {
 		Args:  positional(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
-				r, err := st.GC(cmd.Context(), o)
+				r, err := build.Collect(cmd.Context(), st, o, build.Options{Path: e.getenv("PATH")})
 				if err != nil {
 					return err
 				}

@@ -93,7 +93,7 @@ const maxPrivate = 1000
 // cacheDir returns the directory of a cache mount. A locked one waits for its other users, a private one is a copy
 // that nobody else uses now.
 func (s *snapshots) cacheDir(ctx context.Context, m graph.Mount) (dir string, unlock func(), err error) {
-	base := filepath.Join(s.set, "cache-"+digest.FromString(m.ID).Encoded()[:32])
+	base := filepath.Join(s.mounts, digest.FromString(m.ID).Encoded()[:32])
 	none := func() {}
 	switch m.Sharing {
 	case "", "shared":

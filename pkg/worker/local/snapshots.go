@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/gofrs/flock"
@@ -20,14 +19,16 @@ import (
 )
 
 // snapshots are layers unpacked as overlay lowers. A snapshot is SnapshotDir/SET/CHAIN/fs: SET is the ownership
-// mode, the id map and the boot (unpacked files are not synced, so they are not trusted after a power loss); CHAIN is
-// the chain of layers up to and with this one, because parents that a layer does not name are taken from below.
+// mode with its id map, and the boot (unpacked files are not synced, so they are not trusted after a power loss);
+// CHAIN is the chain of layers up to and with this one, because parents that a layer does not name are taken from below.
 type snapshots struct {
 	worker *Worker
 	pool   *sandbox.Pool
 	set    string // directory of this mode and boot
+	mounts string // directory of cache mounts of this mode, of any boot
 	tmp    string // of this process, locked while it lives
 	lock   *flock.Flock
+	swept  chan error // of the sweep that runs beside the build
 
 	mu    sync.Mutex // guards ready
 	ready map[digest.Digest]*snapshot
@@ -47,10 +48,14 @@ func (s *snapshots) open(pool *sandbox.Pool) error {
 	if err != nil {
 		boot = []byte("unknown")
 	}
-	id := digest.FromString(pool.SnapshotKey() + "\n" + strings.TrimSpace(string(boot))).Encoded()[:16]
-	s.set = filepath.Join(s.worker.o.Store.SnapshotDir(), id)
-	if err := os.MkdirAll(s.set, 0o755); err != nil {
-		return fmt.Errorf("making the directory of snapshots: %w", err)
+	dir, mode := s.worker.o.Store.SnapshotDir(), digest.FromString(pool.SnapshotKey()).Encoded()[:16]
+	boot = []byte(digest.FromBytes(boot).Encoded()[:8])
+	s.set = filepath.Join(dir, mode+bootMark+string(boot))
+	s.mounts = filepath.Join(dir, mode+"-mounts")
+	for _, d := range []string{s.set, s.mounts} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return fmt.Errorf("making the directory of snapshots: %w", err)
+		}
 	}
 	if s.tmp, err = os.MkdirTemp(s.set, "tmp-"); err != nil {
 		return fmt.Errorf("making a scratch directory: %w", err)
@@ -59,7 +64,29 @@ func (s *snapshots) open(pool *sandbox.Pool) error {
 	if err := s.lock.Lock(); err != nil {
 		return fmt.Errorf("locking a scratch directory: %w", err)
 	}
-	return s.sweep()
+	s.swept = make(chan error, 1)
+	go func() { s.swept <- errors.Join(s.sweep(), s.sweepBoots(mode)) }()
+	return nil
+}
+
+// bootMark is between the mode and the boot in the name of a set.
+const bootMark = "-boot-"
+
+// sweepBoots removes what was unpacked before this boot.
+func (s *snapshots) sweepBoots(mode string) error {
+	sets, err := filepath.Glob(filepath.Join(filepath.Dir(s.set), mode+bootMark+"*"))
+	if err != nil {
+		return fmt.Errorf("looking for snapshots of other boots: %w", err)
+	}
+	for _, set := range sets {
+		if set == s.set {
+			continue
+		}
+		if err := s.pool.Remove(context.Background(), set); err != nil {
+			return fmt.Errorf("removing snapshots of another boot: %w", err)
+		}
+	}
+	return nil
 }
 
 // sweep removes scratch directories of processes that were killed.
@@ -89,7 +116,7 @@ func (s *snapshots) close() error {
 	if s.tmp == "" {
 		return nil
 	}
-	return errors.Join(s.pool.Remove(context.Background(), s.tmp), os.Remove(s.tmp+".lock"), s.lock.Unlock())
+	return errors.Join(<-s.swept, s.pool.Remove(context.Background(), s.tmp), os.Remove(s.tmp+".lock"), s.lock.Unlock())
 }
 
 // scratch makes a directory that goes when the worker is closed, on the file system of the snapshots.
