@@ -308,3 +308,59 @@ func TestCopyAndRemove(t *testing.T) {
 		assert.Error(t, err)
 	})
 }
+
+// E30: whatever a step can see of its inputs is in its key; names and places are not.
+func TestE30KeysOfSteps(t *testing.T) {
+	dir, _ := program(t, "amd64")
+	dir2 := t.TempDir()
+	data, err := os.ReadFile(filepath.Join(dir, "probe"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir2, "probe"), append(data, 0), 0o755))
+	contexts := map[string]string{"context": dir, "other": dir2}
+	b := newBench(t, filepath.Join(t.TempDir(), "store"), contexts, map[string]string{"s": "1"})
+	amd64 := platform.Platform{OS: "linux", Arch: "amd64"}
+	source := func(content string) *graph.Vertex {
+		return graph.New(graph.Layer{Entries: []graph.Entry{{Type: graph.TypeFile, Path: "/d/f", Content: []byte(content)}, {Type: graph.TypeFile, Path: "/x", Content: []byte(content)}}}, platform.Platform{}, meta, nil)
+	}
+	op := func(change func(*graph.Exec)) graph.Exec {
+		e := graph.Exec{
+			Args: []string{"/bin/probe", "append /ran x"}, Env: []string{"A=1"}, Network: graph.NetworkNone,
+			Mounts: []graph.Mount{{Type: graph.MountBind, Target: "/in", Input: 1, Source: "/d"}, {Type: graph.MountSecret, ID: "s", Target: "/run/secrets/s"}},
+		}
+		if change != nil {
+			change(&e)
+		}
+		return e
+	}
+	ran := func(v *graph.Vertex) bool {
+		var done bool
+		_, err := solve.Solve(t.Context(), b, solve.Records{Store: b.store}, []*graph.Vertex{v}, solve.Options{Events: func(e event.Event) {
+			if e.Kind == event.VertexDone && e.ID == v.Digest().String() {
+				done = !e.Cached
+			}
+		}})
+		require.NoError(t, err, b.out.String())
+		return done
+	}
+	require.True(t, ran(graph.New(op(nil), amd64, meta, base(), source("1"))))
+	for name, tc := range map[string]struct {
+		v    *graph.Vertex
+		want bool
+	}{
+		"the same": {v: graph.New(op(nil), amd64, graph.Meta{Name: "other name", Source: "elsewhere:9"}, base(), source("1"))},
+		"another base": {v: graph.New(op(nil), amd64, meta, graph.New(graph.Layer{Entries: []graph.Entry{
+			{Type: graph.TypeFile, Path: "/bin/probe", Context: "other", Source: "probe"},
+		}}, platform.Platform{}, meta, nil), source("1")), want: true},
+		"another platform":            {v: graph.New(op(nil), platform.Platform{OS: "linux", Arch: "amd64", Variant: "v2"}, meta, base(), source("1")), want: true},
+		"another variable":            {v: graph.New(op(func(e *graph.Exec) { e.Env = []string{"A=2"} }), amd64, meta, base(), source("1")), want: true},
+		"another argument":            {v: graph.New(op(func(e *graph.Exec) { e.Args = append(e.Args, "uname x") }), amd64, meta, base(), source("1")), want: true},
+		"another network":             {v: graph.New(op(func(e *graph.Exec) { e.Network = graph.NetworkHost }), amd64, meta, base(), source("1")), want: true},
+		"other content of a mount":    {v: graph.New(op(nil), amd64, meta, base(), source("2")), want: true},
+		"another path of a mount":     {v: graph.New(op(func(e *graph.Exec) { e.Mounts[0].Source = "/" }), amd64, meta, base(), source("1")), want: true},
+		"another target of a mount":   {v: graph.New(op(func(e *graph.Exec) { e.Mounts[0].Target = "/in2" }), amd64, meta, base(), source("1")), want: true},
+		"without the secret's mount":  {v: graph.New(op(func(e *graph.Exec) { e.Mounts = e.Mounts[:1] }), amd64, meta, base(), source("1")), want: true},
+		"content beside what is seen": {v: graph.New(op(nil), amd64, meta, base(), graph.New(graph.Layer{Entries: []graph.Entry{{Type: graph.TypeFile, Path: "/d/f", Content: []byte("1")}}}, platform.Platform{}, meta, nil))},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, tc.want, ran(tc.v)) })
+	}
+}
