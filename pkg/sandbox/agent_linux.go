@@ -57,12 +57,10 @@ type server struct {
 	mapped int64 // ids from 0 on that exist here
 	home   int   // our mount namespace
 	binfmt int   // our binfmt_misc instance: its handlers live as long as this descriptor; -1 without
-	own    bool  // processes of steps are in a pid namespace of which we are the first process
+	proc   int   // a procfs of our pid namespace, nowhere attached; -1 where the kernel refuses it
 }
 
-func newServer() *server {
-	return &server{codec: newCodec(), home: -1, binfmt: -1, own: os.Getpid() == 1}
-}
+func newServer() *server { return &server{codec: newCodec(), home: -1, binfmt: -1, proc: -1} }
 
 func (s *server) serve() error {
 	unix.CloseOnExec(agentFD)
@@ -108,6 +106,12 @@ func (s *server) hello(h *hello, r *reply) error {
 	signal.Notify(make(chan os.Signal, 1))
 	unix.Umask(0)
 	closeInherited()
+	// No core files in layers, with what was in a process's memory.
+	var core unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &core); err == nil {
+		core.Cur = 0
+		_ = unix.Setrlimit(unix.RLIMIT_CORE, &core)
+	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("%w: prctl(PR_SET_DUMPABLE): %w", ErrHost, err)
 	}
@@ -125,6 +129,9 @@ func (s *server) hello(h *hello, r *reply) error {
 		return fmt.Errorf("%w: /proc/self/ns/mnt: %w", ErrHost, err)
 	}
 	s.home = fd
+	if s.proc, err = newMount("proc", attrProc); err != nil {
+		s.proc = -1 // steps see the host's (newProc)
+	}
 	if len(h.Handlers) > 0 {
 		s.binfmt, err = registerHandlers(h.Handlers)
 		r.Emulation = toWire(err)

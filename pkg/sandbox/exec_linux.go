@@ -28,7 +28,7 @@ const (
 )
 
 // process runs in the rootfs, on the step's thread: it starts the process and waits until nothing of it is left.
-func (st *step) process(proc int) (*ExitError, error) {
+func (st *step) process() (*ExitError, error) {
 	if err := st.chdir(); err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (st *step) process(proc int) (*ExitError, error) {
 		return nil, fmt.Errorf("making a session keyring: %w", err)
 	}
 	if st.srv.mode == ModeSingle {
-		st.watch = watchOwners(proc, st.tree.dev)
+		st.watch = watchOwners(st.srv.proc, st.tree.dev)
 	}
 	if err := limitCaps(); err != nil {
 		return nil, err

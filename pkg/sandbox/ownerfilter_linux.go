@@ -94,7 +94,7 @@ func ownerProgram(abis []abi) []unix.SockFilter {
 type ownerWatch struct {
 	fd   int // the listener
 	stop int // eventfd
-	proc int // the step's /proc
+	proc int // procfs of our pid namespace; -1: there is none
 	dev  uint64
 	done chan struct{}
 
@@ -189,9 +189,13 @@ func (w *ownerWatch) judge(n *notif) notifResp {
 			if c.nr != uint32(n.nr) {
 				continue
 			}
-			name, dev, err := w.target(c, n)
-			if err != nil || dev != w.dev {
-				return let
+			name := "a file"
+			if w.proc >= 0 {
+				var dev uint64
+				var err error
+				if name, dev, err = w.target(c, n); err != nil || dev != w.dev {
+					return let
+				}
 			}
 			w.mu.Lock()
 			if len(w.refused) < maxRefused {

@@ -47,21 +47,15 @@ var (
 	}
 )
 
-// system mounts /proc, /dev and /sys. empty is an empty read-only directory, null a descriptor of the host's /dev/null.
-func (t *tree) system(st *wireStep, mapped int64, empty, null int) (proc int, err error) {
-	proc, err = t.mountProc(empty, null)
-	if err != nil {
-		return -1, err
+// system mounts /proc, /dev and /sys. empty is an empty directory, null a descriptor of the host's /dev/null.
+func (t *tree) system(hostNet bool, mapped int64, empty, null int) error {
+	if err := t.mountProc(empty, null); err != nil {
+		return err
 	}
 	if err := t.mountDev(mapped); err != nil {
-		unix.Close(proc)
-		return -1, err
+		return err
 	}
-	if err := t.mountSys(st.HostNet, empty, null); err != nil {
-		unix.Close(proc)
-		return -1, err
-	}
-	return proc, nil
+	return t.mountSys(hostNet, empty, null)
 }
 
 // standard opens one of the directories that every rootfs gets. It must be a directory of the rootfs itself: what an
@@ -79,31 +73,44 @@ func (t *tree) standard(name string) (int, error) {
 	return fd, err
 }
 
-func (t *tree) mountProc(empty, null int) (int, error) {
+func (t *tree) mountProc(empty, null int) error {
 	target, err := t.standard("proc")
 	if err != nil {
-		return -1, err
+		return err
 	}
 	defer unix.Close(target)
-	proc, err := newMount("proc", attrProc)
+	proc, _, err := newProc()
 	if err != nil {
-		return -1, fmt.Errorf("%w: /proc: %w: something is mounted below the host's /proc (a container's default): systempaths=unconfined, procMount: Unmasked", ErrHost, err)
+		return fmt.Errorf("%w: /proc: %w", ErrHost, err)
 	}
+	defer unix.Close(proc)
 	if err := attach(proc, target); err != nil {
-		unix.Close(proc)
-		return -1, fmt.Errorf("mounting /proc: %w", err)
+		return fmt.Errorf("mounting /proc: %w", err)
 	}
 	if err := hide(proc, hiddenProc, empty, null); err != nil {
-		unix.Close(proc)
-		return -1, fmt.Errorf("hiding files of /proc: %w", err)
+		return fmt.Errorf("hiding files of /proc: %w", err)
 	}
 	for _, name := range readOnlyProc {
 		if err := freeze(proc, name); err != nil {
-			unix.Close(proc)
-			return -1, fmt.Errorf("making /proc/%s read-only: %w", name, err)
+			return fmt.Errorf("making /proc/%s read-only: %w", name, err)
 		}
 	}
-	return proc, nil
+	return nil
+}
+
+// newProc makes a mount of procfs for the own pid namespace. Where the kernel refuses that, because the host's /proc
+// is partly covered (a container's default), it is the host's: /proc/self is right there too, other numbers are not,
+// and shared is true.
+func newProc() (fd int, shared bool, err error) {
+	fd, err = newMount("proc", attrProc)
+	if err == nil {
+		return fd, false, nil
+	}
+	fd, bindErr := bind(unix.AT_FDCWD, "/proc", attrProc)
+	if bindErr != nil {
+		return -1, false, errors.Join(err, bindErr)
+	}
+	return fd, true, nil
 }
 
 // hide covers names below dir: directories with an empty one, files with the null device. Absent ones need nothing.

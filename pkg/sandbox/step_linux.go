@@ -142,6 +142,9 @@ func (st *step) thread(done chan<- ended) {
 	runtime.LockOSThread() // never unlocked
 	var e ended
 	e.exit, e.err = st.inside()
+	if st.tree != nil { // what holds the overlay's mount
+		unix.Close(st.tree.fd)
+	}
 	if refused := st.watch.close(); len(refused) > 0 && e.err == nil {
 		e.refused = refused
 	}
@@ -169,55 +172,48 @@ func (st *step) inside() (*ExitError, error) {
 	if err := unix.Sethostname([]byte(host)); err != nil {
 		return nil, fmt.Errorf("setting the step's host name %q: %w", host, err)
 	}
-	proc, err := st.mounts()
-	if err != nil {
+	if err := st.mounts(); err != nil {
 		return nil, err
 	}
-	defer unix.Close(proc)
 	if err := st.pivot(); err != nil {
 		return nil, err
 	}
 	unix.Umask(0o022)
-	return st.process(proc)
+	return st.process()
 }
 
-// mounts builds the whole tree at STAGE/root and returns the step's /proc.
-func (st *step) mounts() (proc int, err error) {
+// mounts builds the whole tree at STAGE/root.
+func (st *step) mounts() error {
 	null, err := unix.Open("/dev/null", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("%w: /dev/null: %w", ErrHost, err)
+		return fmt.Errorf("%w: /dev/null: %w", ErrHost, err)
 	}
 	defer unix.Close(null)
 	stage, err := st.openStage()
 	if err != nil {
-		return -1, err
+		return err
 	}
 	defer unix.Close(stage)
 	root, err := mountOverlay(st.Lowers, st.upper, filepath.Join(st.Scratch, "work"), filepath.Join(st.stage, "root"))
 	if err != nil {
-		return -1, fmt.Errorf("%w: the rootfs: %w%s", ErrHost, err, mendOverlay(err))
+		return fmt.Errorf("%w: the rootfs: %w%s", ErrHost, err, mendOverlay(err))
 	}
 	if st.tree, err = newTree(root); err != nil {
-		return -1, err
+		unix.Close(root)
+		return err
 	}
 	empty, err := unix.Openat(stage, "empty", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("preparing a step: %w", err)
+		return fmt.Errorf("preparing a step: %w", err)
 	}
 	defer unix.Close(empty)
-	proc, err = st.tree.system(st.wireStep, st.srv.mapped, empty, null)
-	if err != nil {
-		return -1, err
+	if err := st.tree.system(st.HostNet, st.srv.mapped, empty, null); err != nil {
+		return err
 	}
 	if err := st.ownMounts(stage); err != nil {
-		unix.Close(proc)
-		return -1, err
+		return err
 	}
-	if err := st.tree.stubsMade(); err != nil {
-		unix.Close(proc)
-		return -1, err
-	}
-	return proc, nil
+	return st.tree.stubsMade()
 }
 
 // openStage mounts a file system in memory over the stage directory, in this step's namespace only: what is bound
