@@ -89,6 +89,8 @@ func (s *server) handle(req request, fds []int) reply {
 		err = s.unpack(req, fds[0])
 	case req.Op == opRemove:
 		err = remove(req.Dir)
+	case req.Op == opProbe:
+		r.Rungs = s.selftest(req.Dir)
 	case req.Op == opRun && req.Step != nil:
 		r.Exit, err = s.run(req.Step, fds)
 	default:

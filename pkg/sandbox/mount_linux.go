@@ -154,8 +154,11 @@ func mountOverlay(lowers []string, upper, work, dir string) (fd int, err error) 
 // oldOverlay mounts with mount(2), whose options may be a page long: names are made short by a change of directory.
 // The calling thread must have its own.
 func oldOverlay(lowers []string, upper, work, dir string) error {
-	base := filepath.Dir(work)
-	for _, l := range lowers {
+	base := filepath.Dir(lowers[0])
+	for _, l := range append([]string{upper, work}, lowers...) {
+		if l == "" {
+			continue
+		}
 		for !strings.HasPrefix(l, base+"/") && base != "/" {
 			base = filepath.Dir(base)
 		}

@@ -1,13 +1,132 @@
 package sandbox
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
 
-// Probe tries every rung by doing it.
+	"golang.org/x/sys/unix"
+)
+
+// The names of the rungs, in the order of the report.
+const (
+	rungUserns  = "user namespace"
+	rungOwner   = "ownership: " // and a mode
+	rungFilter  = "refused owners are noticed"
+	rungOverlay = "snapshots: overlay"
+	rungProc    = "/proc of its own"
+	rungNoNet   = "network: none"
+	rungHostNet = "network: host"
+	rungBinfmt  = "emulation: own binfmt_misc"
+	rungSealed  = "agent from memory"
+)
+
+// Probe tries every rung by doing it: it starts agents, mounts, and removes what it made. Only what it was told
+// (Options.Mode) is left out. A rung that is not OK says in Detail what follows from that.
 func Probe(ctx context.Context, o Options) []Rung {
-	p, err := NewPool(ctx, o)
-	if err != nil {
-		return []Rung{{Name: "user namespace", Err: err.Error()}}
+	var modes []Rung
+	var best *Pool
+	userns := Rung{Name: rungUserns}
+	for _, mode := range []Mode{ModeRoot, ModeRanges, ModeSingle} {
+		if o.Mode != "" && o.Mode != mode {
+			continue
+		}
+		mo := o
+		mo.Mode, mo.Agents = mode, 1
+		r := Rung{Name: rungOwner + string(mode)}
+		p, err := NewPool(ctx, mo)
+		if err != nil {
+			r.Detail, r.Err, r.Mend = consequences[mode], errText(err), mendMode(mode, err)
+			modes = append(modes, r)
+			userns.Err, userns.Mend = r.Err, r.Mend
+			continue
+		}
+		r.OK = true
+		r.Detail = fmt.Sprintf("ids 0 to %d", min(reach(p.plan.uids), reach(p.plan.gids))-1)
+		if mode == ModeSingle {
+			r.Detail = "one id: steps run as root, and a chown to anybody else is an error"
+		}
+		modes = append(modes, r)
+		userns.OK = true
+		if best == nil {
+			best = p
+			defer best.Close()
+			continue
+		}
+		if err := p.Close(); err != nil {
+			modes[len(modes)-1].Err = err.Error()
+		}
 	}
-	defer p.Close()
-	return []Rung{{Name: "user namespace", OK: true, Detail: string(p.Mode())}}
+	if best == nil {
+		userns.Detail = "no step can run; what needs no RUN still builds"
+		return append([]Rung{userns}, modes...)
+	}
+	userns.Err, userns.Mend = "", ""
+	userns.Detail = fmt.Sprintf("mode %s is used", best.Mode())
+	rungs := append([]Rung{userns}, modes...)
+	dir := o.Dir
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	r, err := best.do(ctx, request{Op: opProbe, Dir: dir}, nil)
+	if err != nil {
+		return append(rungs, Rung{Name: rungOverlay, Err: errText(err)})
+	}
+	rungs = append(rungs, r.Rungs...)
+	return append(rungs, binfmtRung(best, o), sealedRung(best))
+}
+
+// consequences says what is lost without a mode.
+var consequences = map[Mode]string{
+	ModeRoot:   "not as this user: the next rung is tried",
+	ModeRanges: "files cannot belong to other users than root in a step",
+	ModeSingle: "no step can run",
+}
+
+func mendMode(mode Mode, err error) string {
+	var errno syscall.Errno
+	switch {
+	case mode == ModeRoot && os.Geteuid() != 0:
+		return "none needed"
+	case mode == ModeRanges && errors.As(err, &errno):
+		return mendUserns(errno)
+	case mode == ModeRanges:
+		return mendRanges
+	case errors.As(err, &errno):
+		return mendUserns(errno)
+	}
+	return ""
+}
+
+func errText(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return unix.ErrnoName(errno) + ": " + err.Error()
+	}
+	return err.Error()
+}
+
+func binfmtRung(p *Pool, o Options) Rung {
+	r := Rung{Name: rungBinfmt}
+	switch err := p.Emulation(); {
+	case len(o.Handlers) == 0:
+		r.Detail, r.Mend = "no emulator was found: foreign platforms run only where the host has handlers", "install qemu-user-static"
+	case err != nil:
+		r.Detail, r.Err, r.Mend = "foreign platforms run only where the host has handlers", errText(err), "linux 6.7 or later; or update-binfmts on the host"
+	default:
+		r.OK, r.Detail = true, fmt.Sprintf("%d handlers, seen by steps only", len(o.Handlers))
+	}
+	return r
+}
+
+func sealedRung(p *Pool) Rung {
+	if _, err := unix.FcntlInt(p.exe.Fd(), unix.F_GET_SEALS, 0); err != nil {
+		return Rung{
+			Name: rungSealed, Detail: "agents run from the program's file: it is protected by not being dumpable only",
+			Err: errText(err), Mend: "sysctl -w vm.memfd_noexec=0",
+		}
+	}
+	return Rung{Name: rungSealed, OK: true, Detail: "a sealed copy that no step can write to"}
 }

@@ -25,13 +25,14 @@ const (
 	opRun    = "run"
 	opUnpack = "unpack"
 	opRemove = "remove"
+	opProbe  = "probe"
 )
 
 // request is what an agent is asked to do. On the wire: length (4 bytes, little endian), gob (JSON would change
 // arguments that are not UTF-8); descriptors come with the first byte.
 type request struct {
 	Op     string
-	Dir    string       // unpack, remove
+	Dir    string       // unpack, remove, probe
 	Limits layer.Limits // unpack
 	Hello  *hello
 	Step   *wireStep
@@ -70,6 +71,7 @@ type reply struct {
 	Err       *wireError
 	Exit      *ExitError
 	Emulation *wireError // hello
+	Rungs     []Rung     // probe
 }
 
 // wireError carries an error's text and its kinds through the socket.

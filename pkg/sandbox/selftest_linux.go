@@ -1,0 +1,150 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// selftest does in an agent what a step needs, each thing by itself. dir is on the file system of the store.
+func (s *server) selftest(dir string) []Rung {
+	rungs := []Rung{
+		s.onThread(unix.CLONE_NEWNS, func() Rung { return overlayRung(dir) }),
+		s.onThread(unix.CLONE_NEWNS, procRung),
+		s.onThread(unix.CLONE_NEWNS|unix.CLONE_NEWNET, noNetRung),
+		hostNetRung(),
+	}
+	if s.mode == ModeSingle {
+		rungs = append(rungs, s.onThread(unix.CLONE_NEWNS, s.filterRung))
+	}
+	return rungs
+}
+
+// onThread runs f on a thread in new namespaces, which end with it.
+func (s *server) onThread(flags int, f func() Rung) Rung {
+	done := make(chan Rung, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		if err := unix.Unshare(flags); err != nil {
+			r := f()
+			r.OK, r.Err = false, errText(fmt.Errorf("making namespaces: %w", err))
+			done <- r
+			return
+		}
+		r := f()
+		_ = unix.Setns(s.home, unix.CLONE_NEWNS) // so that mounts end before the directories below them are removed
+		done <- r
+	}()
+	return <-done
+}
+
+// overlayRung mounts an overlay and looks at what it leaves in the upper directory: a kernel or file system without
+// user xattrs mounts happily and breaks at the first replaced directory.
+func overlayRung(dir string) Rung {
+	r := Rung{Name: rungOverlay, Detail: "RUN steps need another file system for the store", Mend: "choose a directory on ext4, xfs, btrfs or a tmpfs of linux 6.6 with --root"}
+	if err := tryOverlay(dir); err != nil {
+		r.Err = errText(err)
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENODEV) {
+			r.Mend = "linux 5.11 or later with overlayfs (modprobe overlay)"
+		}
+		return r
+	}
+	return Rung{Name: rungOverlay, OK: true, Detail: "whiteouts and opaque directories work in " + dir}
+}
+
+func tryOverlay(parent string) (err error) {
+	dir, err := os.MkdirTemp(parent, ".manifestctl-probe-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for _, d := range []string{"lower", "lower/whole", "upper", "work", "merged"} {
+		if err := os.Mkdir(in(d), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, f := range []string{"lower/gone", "lower/whole/x", "lower/kept"} {
+		if err := os.WriteFile(in(f), []byte("x"), 0o644); err != nil {
+			return err
+		}
+	}
+	fd, err := mountOverlay([]string{in("lower")}, in("upper"), in("work"), in("merged"))
+	if err != nil {
+		return err
+	}
+	unix.Close(fd)
+	defer func() { err = errors.Join(err, unix.Unmount(in("merged"), unix.MNT_DETACH)) }()
+	err = errors.Join(
+		os.Remove(in("merged/gone")), os.RemoveAll(in("merged/whole")), os.Mkdir(in("merged/whole"), 0o755),
+		unix.Setxattr(in("merged/kept"), "user.manifestctl.probe", []byte("x"), 0),
+	)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(in("upper/gone"), &st); err != nil {
+		return fmt.Errorf("no whiteout: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+		return fmt.Errorf("%w: a removed file left no whiteout", unix.ENOTSUP)
+	}
+	mark := make([]byte, 1)
+	if n, err := unix.Getxattr(in("upper/whole"), "user.overlay.opaque", mark); err != nil || n != 1 || mark[0] != 'y' {
+		return fmt.Errorf("%w: a replaced directory was not marked opaque", errors.Join(err, unix.ENOTSUP))
+	}
+	return nil
+}
+
+func procRung() Rung {
+	fd, shared, err := newProc()
+	if err != nil {
+		return Rung{Name: rungProc, Detail: "steps cannot run", Err: errText(err), Mend: "mount /proc"}
+	}
+	unix.Close(fd)
+	if shared {
+		return Rung{
+			Name: rungProc, Err: "EPERM: mounting proc: something covers a part of the host's /proc, as in a container",
+			Detail: "steps see the host's /proc: /proc/self is right, process numbers are not",
+			Mend:   "docker: --security-opt systempaths=unconfined; kubernetes: procMount: Unmasked",
+		}
+	}
+	return Rung{Name: rungProc, OK: true, Detail: "steps see their own processes only"}
+}
+
+func noNetRung() Rung {
+	r := Rung{Name: rungNoNet, Detail: "steps run with the host's network only", Mend: "network namespaces (CONFIG_NET_NS), user.max_net_namespaces above 0"}
+	if err := loopbackUp(); err != nil {
+		r.Err = errText(err)
+		return r
+	}
+	fd, err := newMount("sysfs", attrProc|attrRO)
+	if err == nil {
+		unix.Close(fd)
+		return Rung{Name: rungNoNet, OK: true, Detail: "loopback only"}
+	}
+	return Rung{Name: rungNoNet, OK: true, Detail: "loopback only; /sys is the host's, read-only"}
+}
+
+func hostNetRung() Rung {
+	if _, err := os.Stat("/etc/resolv.conf"); err != nil {
+		return Rung{Name: rungHostNet, OK: true, Detail: "no /etc/resolv.conf here: steps resolve no names"}
+	}
+	return Rung{Name: rungHostNet, OK: true, Detail: "what this machine reaches, its loopback too"}
+}
+
+func (s *server) filterRung() Rung {
+	w := watchOwners(s.proc, 0)
+	if w == nil {
+		return Rung{
+			Name: rungFilter, Detail: "the kernel still refuses such a chown, but a program that ignores that is not found out",
+			Err: "seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER) was refused", Mend: "not below another supervisor (EBUSY); " + mendRanges,
+		}
+	}
+	w.close()
+	return Rung{Name: rungFilter, OK: true, Detail: "an owner that cannot be kept fails the step, even if its program goes on"}
+}
