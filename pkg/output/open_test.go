@@ -4,12 +4,15 @@ package output
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -130,18 +133,39 @@ func TestFileDestinations(t *testing.T) {
 		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 			t.Skip("no fifos here:", err)
 		}
+		reader, err := os.OpenFile(fifo, os.O_RDONLY|syscall.O_NONBLOCK, 0) // does not wait for a writer
+		require.NoError(t, err)
+		defer reader.Close()
 		read := make(chan []byte, 1)
+		d := open(t, env, "type=oci,dest=fifo")
+		written := make(chan error, 1)
+		go func() { written <- d.Write(t.Context(), p) }()
 		go func() {
-			data, _ := os.ReadFile(fifo) // the assertion below says what is missing
-			read <- data
+			var all []byte
+			buf := make([]byte, 4096)
+			for len(all) < 4 || !bytes.HasSuffix(all, make([]byte, tarEnd)) {
+				n, err := reader.Read(buf)
+				if all = append(all, buf[:n]...); err != nil && !errors.Is(err, io.EOF) {
+					break
+				}
+				if n == 0 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			read <- all
 		}()
-		require.NoError(t, open(t, env, "type=oci,dest=fifo").Write(t.Context(), p))
-		requireBlobs(t, untar(t, <-read), p)
+		require.NoError(t, <-written)
+		select {
+		case data := <-read:
+			requireBlobs(t, untar(t, data), p)
+		case <-time.After(10 * time.Second):
+			t.Fatal("nothing came through the fifo")
+		}
 		info, err := os.Lstat(fifo)
 		require.NoError(t, err)
 		assert.Equal(t, fs.ModeNamedPipe, info.Mode().Type())
 	})
-	t.Run("D01 no space", func(t *testing.T) {
+	t.Run("D01_no_space", func(t *testing.T) {
 		if _, err := os.Stat("/dev/full"); err != nil {
 			t.Skip("no /dev/full here")
 		}

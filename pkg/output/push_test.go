@@ -121,7 +121,7 @@ func TestPushFails(t *testing.T) {
 	for name, part := range map[string]string{
 		"a blob": "blob ", "a blob of the last repository": "blob s.example", "a manifest": "manifest r.example/a@", "a manifest of the last": "manifest s.example/a@",
 	} {
-		t.Run("B25 "+name, func(t *testing.T) {
+		t.Run("B25_"+name, func(t *testing.T) {
 			r := recorder{fail: func(call string) error {
 				if strings.HasPrefix(call, part) {
 					return errBroken
