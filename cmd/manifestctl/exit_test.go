@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/manifestctl/manifestctl/pkg/build"
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/registry"
@@ -28,6 +29,10 @@ func TestExitCode(t *testing.T) {
 		"denied":                   {fmt.Errorf("pushing: %w", registry.ErrDenied), exitDenied},
 		"findings":                 {&findingsError{text: "2 findings"}, exitFindings},
 		"host before what it hits": {errors.Join(store.ErrNotFound, emulate.ErrNoEmulator), exitHost},
+		"spec":                     {fmt.Errorf("rootfs.yaml: %w", build.ErrSpec), exitUsage},
+		"step":                     {fmt.Errorf("RUN false: %w", build.ErrStep), exitStep},
+		"step whose base is gone":  {fmt.Errorf("%w: %w", build.ErrStep, registry.ErrNotFound), exitNotFound},
+		"host":                     {fmt.Errorf("%w: %w", build.ErrStep, build.ErrHost), exitHost},
 		"no space":                 {fmt.Errorf("writing: %w", store.ErrNoSpace), exitHost},
 	} {
 		t.Run(name, func(t *testing.T) {
