@@ -37,6 +37,9 @@ func (c *Client) SetTimeouts(idle, header, helper time.Duration) {
 	c.idle, c.headerWait, c.helper = idle, header, helper
 }
 
+// SetMaxTags lowers what Tags reads at most.
+func (c *Client) SetMaxTags(n int) { c.maxTags = n }
+
 // SetNetwork puts a name service and a geography of addresses under a client.
 func (c *Client) SetNetwork(resolve func(string) string, reachOf func(netip.Addr) int) {
 	c.pool.resolve = resolve

@@ -1,12 +1,10 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
@@ -202,45 +200,8 @@ func mediaType(contentType string, raw []byte) (string, error) {
 // PushManifest puts raw under r's tag, or under its digest when r has no tag, and checks what the registry says it became.
 // An ErrBlobUnknown says that the registry misses something raw names.
 func (c *Client) PushManifest(ctx context.Context, r ref.Ref, mediaType string, raw []byte) (ocispec.Descriptor, error) {
-	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	if err := check(r); err != nil {
-		return desc, err
-	}
-	if r.Digest != "" {
-		if got := r.Digest.Algorithm().FromBytes(raw); got != r.Digest {
-			return desc, fmt.Errorf("%w: pushing manifest %s: the digest of the document is %s", ErrInvalid, r, got)
-		}
-		desc.Digest = r.Digest
-	}
-	name := r.Tag
-	if name == "" {
-		name = desc.Digest.String()
-	}
-	rq := c.request(r, "pushing manifest", http.MethodPut, "/manifests/"+name, actPush)
-	rq.header.Set("Content-Type", mediaType)
-	rq.size = desc.Size
-	rq.body = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }
-	resp, err := c.do(ctx, rq)
-	if err != nil {
-		return desc, err
-	}
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return desc, rq.fail(resp)
-	}
-	discard(resp)
-	became := digest.Digest(resp.Header.Get("Docker-Content-Digest"))
-	if became.Validate() != nil {
-		// A registry that does not say: ask it.
-		got, err := c.Resolve(ctx, pushedAs(r, desc.Digest))
-		if err != nil {
-			return desc, fmt.Errorf("checking what was pushed: %w", err)
-		}
-		became = got.Digest
-	}
-	if want := became.Algorithm().FromBytes(raw); became != want {
-		return desc, fmt.Errorf("pushing manifest %s: %w: it became %s, and should be %s", r, ErrCorrupt, became, want)
-	}
-	return desc, nil
+	res, err := c.PutManifest(ctx, r, mediaType, raw, PutOptions{})
+	return res.Desc, err
 }
 
 // pushedAs names a manifest as PushManifest names it: by the tag if there is one.

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -64,6 +65,8 @@ var errAddress = errors.New("address refused")
 type pool struct {
 	made       sync.Mutex
 	transports map[transportKey]*http.Transport
+
+	requests atomic.Int64
 
 	// Tests stand in for DNS and for the rest of the network.
 	resolve func(hostport string) string
@@ -143,8 +146,9 @@ func viaProxy(u *url.URL) bool {
 	return err == nil && via != nil
 }
 
-// transport picks the pool for u, asked for on behalf of h.
+// transport picks the pool for a request to u, on behalf of h.
 func (c *Client) transport(h *host, u *url.URL, viaProxy bool) *http.Transport {
+	c.pool.requests.Add(1)
 	own := sameOrigin(u, h.origin())
 	k := transportKey{insecure: own && h.insecure || c.o.Insecure.Has(u.Host)}
 	if own || viaProxy {

@@ -100,6 +100,7 @@ type Client struct {
 	idle       time.Duration // longest wait between two bytes of a body
 	headerWait time.Duration // longest wait for the answer to a request that was sent
 	helper     time.Duration // longest wait for the keychain, that is for a credential helper
+	maxTags    int
 	pool       pool
 	hosts      hostTable
 	warnings   onceText
@@ -131,6 +132,7 @@ func New(o Options) *Client {
 		// last request of an upload: that takes minutes for some gigabytes.
 		headerWait: 5 * time.Minute,
 		helper:     30 * time.Second,
+		maxTags:    maxTags,
 		pool:       pool{reachOf: reachOf},
 	}
 }

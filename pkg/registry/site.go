@@ -34,14 +34,13 @@ func site(host string) string {
 		}
 	}
 	n := len(labels)
-	keep := 2
-	for size := min(4, n); size >= 2; size-- {
+	for size := 2; size <= min(4, n); size++ {
 		if sharedSuffixes[strings.Join(labels[n-size:], ".")] {
-			keep = size + 1
-			break
+			return ""
 		}
 	}
-	if keep == 2 && n >= 2 && len(labels[n-1]) == 2 && secondLevel[labels[n-2]] {
+	keep := 2
+	if n >= 2 && len(labels[n-1]) == 2 && secondLevel[labels[n-2]] {
 		keep = 3 // registry.co.uk
 	}
 	if n < keep {
@@ -54,7 +53,8 @@ func site(host string) string {
 var secondLevel = set("ac co com edu gen go gob gouv gov govt gv id ind info mil muni ne net nhs nic nom or org plc police res sch web ltd firm")
 
 // sharedSuffixes are domains whose subdomains belong to different customers, as
-// far as registries or token servers are likely there.
+// far as registries or token servers are likely there. No two hosts below one
+// count as the same site.
 var sharedSuffixes = set(`
 	amazonaws.com elasticbeanstalk.com cloudfront.net awsapprunner.com
 	azurecr.io azurewebsites.net azurecontainerapps.io azurefd.net cloudapp.net cloudapp.azure.com windows.net

@@ -15,7 +15,7 @@ import (
 const (
 	maxTagPage  = 16 << 20 // bytes
 	maxTagPages = 10_000
-	maxTags     = 1_000_000
+	maxTags     = 1_000_000 // of one repository
 )
 
 // Tags lists the tags of r's repository in lexical order, following pagination.
@@ -38,7 +38,7 @@ func (c *Client) Tags(ctx context.Context, r ref.Ref) ([]string, error) {
 			slices.Sort(tags) // distribution 2.8 lists them in any order
 			return slices.Compact(tags), nil
 		}
-		if seen[next.String()] || page == maxTagPages || len(tags) > maxTags {
+		if seen[next.String()] || page == maxTagPages || len(tags) > c.maxTags {
 			return nil, fmt.Errorf("listing tags of %s: the registry's pages do not end", rq.what)
 		}
 		seen[next.String()] = true

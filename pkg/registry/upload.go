@@ -22,33 +22,8 @@ const maxMounts = 3
 // PushBlob makes sure r's repository holds the blob: asks, mounts from one of from on the same host, else uploads.
 // uploaded is false when no bytes moved.
 func (c *Client) PushBlob(ctx context.Context, r ref.Ref, desc ocispec.Descriptor, open Open, from []ref.Ref) (uploaded bool, err error) {
-	if err := checkBlob(r, desc.Digest); err != nil {
-		return false, err
-	}
-	if desc.Size < 0 {
-		return false, fmt.Errorf("%w: blob %s has a size of %d", ErrInvalid, desc.Digest, desc.Size)
-	}
-	// Two images that share a layer: the second push finds what the first sent.
-	unlock, err := c.uploads.lock(ctx, r.Repository()+"@"+desc.Digest.String())
-	if err != nil {
-		return false, err
-	}
-	defer unlock()
-
-	has, err := c.hasBlob(ctx, r, desc.Digest, actPush)
-	if has {
-		return false, nil
-	}
-	if err != nil && (ctx.Err() != nil || !isAnswer(err)) {
-		return false, err // whoever may not read may still write
-	}
-	u := &upload{c: c, ref: r, desc: desc, open: open}
-	mounted, err := u.mount(ctx, from)
-	if mounted || err != nil {
-		return false, err
-	}
-	u.progress = c.track("pushing", desc.Digest, desc.Size)
-	return true, u.run(ctx)
+	moved, err := c.MoveBlob(ctx, r, desc, open, from, false)
+	return moved == Uploaded, err
 }
 
 // isAnswer tells what a registry said from a failure to reach it.

@@ -1,0 +1,184 @@
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+)
+
+// cutter is a TCP proxy that resets a connection after so many bytes in either
+// direction. Each connection takes the next limit of the list; none are left: no
+// limit.
+type cutter struct {
+	mu     sync.Mutex
+	limits []int64
+	cuts   atomic.Int32
+}
+
+func (c *cutter) next() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.limits) == 0 {
+		return 1 << 62
+	}
+	n := c.limits[0]
+	c.limits = c.limits[1:]
+	return n
+}
+
+// start returns the HOST:PORT of the proxy.
+func (c *cutter) start(t *testing.T, target string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	t.Cleanup(func() { close(stop); _ = l.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			down, err := l.Accept()
+			if err != nil {
+				return
+			}
+			up, err := net.Dial("tcp", target)
+			if err != nil {
+				_ = down.Close()
+				continue
+			}
+			wg.Go(func() { c.pipe(stop, down.(*net.TCPConn), up.(*net.TCPConn), c.next()) })
+		}
+	})
+	return l.Addr().String()
+}
+
+func (c *cutter) pipe(stop <-chan struct{}, a, b *net.TCPConn, limit int64) {
+	var left atomic.Int64
+	left.Store(limit)
+	end := func() { _ = a.Close(); _ = b.Close() }
+	move := func(to, from *net.TCPConn) {
+		defer end()
+		buf := make([]byte, 16<<10)
+		for {
+			n, err := from.Read(buf)
+			if left.Add(int64(-n)) < 0 {
+				c.cuts.Add(1)
+				_ = a.SetLinger(0) // a reset, not an end
+				_ = b.SetLinger(0)
+				return
+			}
+			if n > 0 {
+				if _, err := to.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { move(b, a) })
+	wg.Go(func() {
+		select {
+		case <-stop: // kept alive by the client
+			end()
+		case <-over:
+		}
+	})
+	move(a, b)
+	close(over)
+	wg.Wait()
+}
+
+// TestDebianRegistry_C13_C18 moves a blob to and from a registry over connections
+// that are cut again and again.
+func TestDebianRegistry_C13_C18_cutConnections(t *testing.T) {
+	target := debianRegistry(t)
+	for name, limits := range map[string][]int64{
+		"once":           {1 << 20},
+		"often":          {2 << 20, 3 << 20, 2 << 20, 3 << 20}, // distribution 2.8 drops an upload whose piece is cut
+		"at the request": {100, 1 << 20, 300, 600, 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			desc, b := randomBlob(t, 8<<20)
+			repo := "/" + strings.ReplaceAll(name, " ", "-")
+			push := &cutter{limits: append([]int64(nil), limits...)}
+			c := client(registry.Options{ChunkSize: 1 << 20})
+			_, err := c.PushBlob(t.Context(), mustParse(t, push.start(t, target)+repo), desc, opener(b), nil)
+			require.NoError(t, err)
+			assert.NotZero(t, push.cuts.Load())
+
+			get := &cutter{limits: append([]int64(nil), limits...)}
+			got, err := pull(t, client(registry.Options{}), get.start(t, target)+repo, desc)
+			require.NoError(t, err)
+			assert.True(t, bytes.Equal(b, got))
+			assert.NotZero(t, get.cuts.Load())
+		})
+	}
+}
+
+// TestHTTP2 runs the whole protocol over HTTP/2, with several requests at once.
+func TestHTTP2(t *testing.T) {
+	f := unstarted(t)
+	srv := httptest.NewUnstartedServer(f)
+	srv.EnableHTTP2 = true
+	srv.Config.ErrorLog = quiet
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	f.host = strings.TrimPrefix(srv.URL, "https://")
+	f.when("GET", "/blobs/", 3, reset)
+	f.when("PUT", "/blobs/", 2, reset)
+	c := client(registry.Options{Insecure: everywhere})
+	r := mustParse(t, f.host+"/app:1")
+	var wg sync.WaitGroup
+	for range 8 {
+		desc, b := randomBlob(t, 300<<10)
+		wg.Go(func() {
+			_, err := c.PushBlob(t.Context(), r, desc, opener(b), nil)
+			assert.NoError(t, err)
+			rc, err := c.Blob(t.Context(), r, desc)
+			if assert.NoError(t, err) {
+				got, err := io.ReadAll(rc)
+				assert.NoError(t, err)
+				assert.True(t, bytes.Equal(b, got))
+				assert.NoError(t, rc.Close())
+			}
+		})
+	}
+	wg.Wait()
+	_, err := c.PushManifest(t.Context(), r, ocispec.MediaTypeImageManifest, imageManifest("x"))
+	require.NoError(t, err)
+	for _, s := range f.requests() {
+		assert.NotEmpty(t, s.method)
+	}
+	c.Close()
+}
+
+func ExampleClient_PushBlob() {
+	ctx := context.Background()
+	to, err := ref.Parse("registry.example/team/app:1.0")
+	if err != nil {
+		return
+	}
+	layer := []byte("a layer")
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(layer), Size: int64(len(layer))}
+	c := registry.New(registry.Options{})
+	open := func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil }
+	if _, err := c.PushBlob(ctx, to, desc, open, nil); err != nil {
+		return // errors.Is(err, registry.ErrDenied): credentials
+	}
+}
