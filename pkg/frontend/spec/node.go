@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"bytes"
 	"encoding/base64"
 	"strings"
 	"unicode/utf8"
@@ -39,9 +40,11 @@ type node struct {
 
 // Limits of a document, so that no text makes the checker slow or large.
 const (
-	maxDepth = 64     // nesting
-	maxNodes = 200000 // with aliases expanded
-	maxFlow  = 64     // brackets and braces open at once
+	maxDepth  = 64       // nesting
+	maxTokens = 100000   // the library's parser takes time quadratic in the entries of a collection
+	maxNodes  = 200000   // with aliases expanded
+	maxFlow   = 64       // brackets and braces open at once
+	maxBlank  = 10000000 // sum of the squares of the lengths of runs of blank lines: what the library's scanner takes for them
 )
 
 // parse makes the tree of a document; nil when it is not one. Every mistake is reported with its place.
@@ -55,8 +58,8 @@ func parse(r *reporter, text []byte) (root *node) {
 			root = nil
 		}
 	}()
-	tokens := lexer.Tokenize(string(text))
-	if !checkTokens(r, tokens) {
+	tokens, ok := tokenize(r, text)
+	if !ok || !checkTokens(r, tokens) {
 		return nil
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
@@ -95,8 +98,8 @@ func parse(r *reporter, text []byte) (root *node) {
 
 // checkText refuses what is not UTF-8 text.
 func checkText(r *reporter, text []byte) bool {
-	if utf8.Valid(text) && !strings.ContainsRune(string(text), 0) {
-		return true
+	if utf8.Valid(text) && !bytes.ContainsRune(text, 0) {
+		return checkBlank(r)
 	}
 	line, col := 1, 1
 	for len(text) > 0 {
@@ -116,6 +119,41 @@ func checkText(r *reporter, text []byte) bool {
 		text = text[n:]
 	}
 	return false
+}
+
+// checkBlank refuses long runs of blank lines.
+func checkBlank(r *reporter) bool {
+	run, sum := 0, 0
+	for i, line := range r.lines {
+		if strings.TrimSpace(line) != "" {
+			run = 0
+			continue
+		}
+		if run++; run > 10 {
+			sum += 2*run - 1
+		}
+		if sum > maxBlank {
+			r.add(i+1, 1, nil, "", "too many blank lines in a row")
+			return false
+		}
+	}
+	return true
+}
+
+// tokenize splits the text into at most maxTokens tokens. The library takes some 250 bytes for each, so
+// a growing part of a large text is tried first: one that is made of tokens ends before it takes much.
+func tokenize(r *reporter, text []byte) (token.Tokens, bool) {
+	for n := 256 << 10; ; n += n / 2 {
+		tokens := lexer.Tokenize(string(text[:min(n, len(text))]))
+		if len(tokens) > maxTokens {
+			tk := tokens[maxTokens]
+			r.add(tk.Position.Line, tk.Position.Column, nil, "use directories and patterns as sources, and files for contents", "the spec is too large: more than %d words and signs", maxTokens)
+			return nil, false
+		}
+		if n >= len(text) {
+			return tokens, true
+		}
+	}
 }
 
 // checkTokens bounds nesting before the parser, which recurses, sees it.

@@ -36,6 +36,11 @@ func Load(ctx context.Context, file, contextDir string, o Options) (*graph.Build
 	if err != nil {
 		return nil, err
 	}
+	return load(ctx, file, text, contextDir, o)
+}
+
+// load is Load of a text.
+func load(ctx context.Context, file string, text []byte, contextDir string, o Options) (*graph.Build, error) {
 	r := newReporter(file, text)
 	doc, d := decodeDocument(r, text)
 	if doc == nil {
