@@ -14,8 +14,13 @@ COVER_FLOOR := 60
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 # What other operating systems and architectures the module must compile for.
 CROSS := linux/arm64 linux/riscv64 darwin/arm64 windows/amd64
-# Packages whose tests run again as ordinary users: those that ask the kernel for something.
-ROOTLESS := ./pkg/sandbox ./pkg/emulate ./pkg/worker/... ./pkg/build ./pkg/layer ./pkg/store ./cmd/manifestctl
+# Packages whose tests run again as ordinary users: those that ask the kernel for something. internal/e2e and pkg/sandbox
+# change the user themselves.
+ROOTLESS := ./pkg/emulate ./pkg/layer ./pkg/output ./pkg/source ./pkg/store ./pkg/worker/... ./pkg/build ./cmd/manifestctl
+# All packages but the tests of the whole program, which need peers and minutes.
+UNIT = $$($(GO) list ./... | grep -v /internal/e2e)
+# What reads bytes of strangers, for the short run in make test.
+FUZZ := FuzzReadTOC FuzzApply FuzzDecompress FuzzParse FuzzLoad FuzzLayout FuzzTar FuzzDockerManifest FuzzChallenges
 
 .PHONY: all
 all: fmt lint test build ## all of it: format, lint, test, build
@@ -39,7 +44,7 @@ demo: build ## build, push, inspect and pull back examples/hello (Go, qemu-user-
 
 .PHONY: check
 check: static ## the quick gate: format, vet, staticcheck, short tests; under 3 minutes (Go)
-	$(GO) test -short ./...
+	$(GO) test -short $(UNIT)
 
 .PHONY: static
 static: ## gofumpt, vet, staticcheck and the map of packages (Go; fetches the tools once)
@@ -53,8 +58,12 @@ test: ## everything that decides; installs what it needs when root, else says wh
 	CI=true scripts/test.sh </dev/null
 
 .PHONY: unit
-unit: ## all tests (Go; more of them run with the packages that make deps installs)
-	$(GO) test ./...
+unit: ## all tests but those of the whole program (Go; more of them run with the packages of make deps)
+	$(GO) test -timeout 10m $(UNIT)
+
+.PHONY: e2e
+e2e: ## the program beside its peers, as root and as ordinary users (Go, make deps; minutes)
+	$(GO) test -timeout 20m ./internal/e2e
 
 .PHONY: deps
 deps: ## install the Debian packages that tests use (root), or say which are missing
@@ -70,11 +79,15 @@ rootless: ## tests again as two ordinary users, with and without subuid ranges (
 
 .PHONY: race
 race: ## tests under the race detector (Go, a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -short ./...
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 15m $$($(GO) list ./... | grep -v -e /internal/e2e -e /internal/consumer -e /internal/layering -e /bench)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (Go)
 	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: fuzz-short
+fuzz-short: ## the fuzz targets that read bytes of strangers, 10 seconds each (Go)
+	scripts/fuzz.sh 10s $(FUZZ)
 
 .PHONY: cross
 cross: ## compile for other systems and architectures (Go)
@@ -82,7 +95,8 @@ cross: ## compile for other systems and architectures (Go)
 
 .PHONY: cover
 cover: ## the share of statements that tests reach, at least the floor (Go)
-	$(GO) test -short -coverpkg=./pkg/...,./cmd/... -coverprofile=bin/cover.out ./... >/dev/null
+	@mkdir -p bin
+	$(GO) test -short -coverpkg=./pkg/...,./cmd/...,./internal/ui -coverprofile=bin/cover.out $(UNIT) >/dev/null
 	@$(GO) tool cover -func=bin/cover.out | awk '/^total:/ { print; exit ($$3+0 < $(COVER_FLOOR)) }'
 
 .PHONY: repro

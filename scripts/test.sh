@@ -17,14 +17,15 @@ stage() {
 stage "packages of the system" scripts/deps.sh test
 stage "format, vet, staticcheck" make --no-print-directory static
 stage "compile for other systems" make --no-print-directory cross
-stage "tests as $(id -un)" "${GO-go}" test -timeout 10m ./...
+stage "tests as $(id -un)" make --no-print-directory unit
+stage "the program beside its peers" make --no-print-directory e2e
 stage "tests as ordinary users" make --no-print-directory rootless
 if command -v gcc >/dev/null; then
 	stage "race detector" make --no-print-directory race
 else
 	echo "=== race detector: left out, it needs a C compiler (gcc, libc6-dev)"
 fi
-stage "fuzzing" scripts/fuzz.sh 10s
+stage "fuzzing" make --no-print-directory fuzz-short
 stage "reproducibility" make --no-print-directory repro
 
 printf '%s\n' "${times[@]}"
