@@ -27,7 +27,7 @@ all: fmt lint test build ## all of it: format, lint, test, build
 
 .PHONY: help
 help: ## this list
-	@awk -F ' ## ' '/^[a-z][a-z-]*:.* ## / { sub(/:.*/, "", $$1); printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ' ## ' '/^[a-z][a-z0-9-]*:.* ## / { sub(/:.*/, "", $$1); printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: bin/manifestctl ## bin/manifestctl: static, the same bytes from the same commit (Go)

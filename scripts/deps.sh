@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # deps.sh SET: installs the Debian packages of SET (test or demo) that are missing when it runs as root on a system
-# with apt; otherwise it names them and goes on: what needs them then fails or says that it was left out.
+# with apt; otherwise it names them and ends with 3: what needs them cannot run.
 # Recommended packages are never installed: qemu-user-static recommends one that registers handlers on the host.
 set -euo pipefail
 
@@ -13,7 +13,7 @@ esac
 
 if ! command -v dpkg-query >/dev/null; then
 	echo "deps: this is no Debian system; needed are the equivalents of: ${packages[*]}" >&2
-	exit 0
+	exit 3
 fi
 missing=()
 for p in "${packages[@]}"; do
@@ -24,7 +24,7 @@ done
 command="apt-get install -y --no-install-recommends ${missing[*]}"
 if [ "$(id -u)" != 0 ]; then
 	printf 'deps: missing: %s\ndeps: as root: apt-get update && %s\n' "${missing[*]}" "$command" >&2
-	exit 0
+	exit 3
 fi
 echo "deps: installing ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
