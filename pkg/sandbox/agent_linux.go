@@ -208,14 +208,6 @@ func (s *server) ownership() layer.Ownership {
 	return layer.OwnIDs
 }
 
-// remove deletes a tree. Root of the namespace that made it needs no permission on its directories.
-func remove(dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("removing a tree: %w", err)
-	}
-	return nil
-}
-
 // diff writes the layer that the upper directory is.
 func diff(st *wireStep, upper string, fd int) error {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)

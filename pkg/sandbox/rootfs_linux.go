@@ -238,7 +238,8 @@ func device(dev int, name string, want uint64) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != want {
-		return fmt.Errorf("%w: the host's /dev/%s is not the device of that name", ErrHost, name)
+		return fmt.Errorf("%w: the host's /dev/%s is not the device of that name: mknod -m 666 /dev/%s c %d %d",
+			ErrHost, name, name, unix.Major(want), unix.Minor(want))
 	}
 	fd, err := unix.Openat(dev, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o666)
 	if err != nil {
