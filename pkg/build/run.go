@@ -38,7 +38,7 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	}
 	applyFlags(b, req)
 	client := registry.New(o.Registry)
-	plans, err := planOutputs(req, output.Env{
+	plans, err := planOutputs(req, b.Targets, output.Env{
 		Store: st, Registry: client, Stdout: o.Stdout, Events: o.Events, Dir: o.Dir,
 	})
 	if err != nil {
@@ -103,10 +103,17 @@ type plan struct {
 }
 
 // planOutputs opens the destinations, so that what is wrong with one is said before anything is built.
-func planOutputs(req Request, env output.Env) ([]plan, error) {
+func planOutputs(req Request, targets []graph.Target, env output.Env) ([]plan, error) {
 	specs := req.Outputs
 	if len(specs) == 0 {
 		specs = []output.Spec{{Type: "image"}}
+	}
+	if err := output.CheckAll(specs); err != nil {
+		return nil, err
+	}
+	platforms := make([]platform.Platform, len(targets))
+	for i, t := range targets {
+		platforms[i] = t.Platform
 	}
 	plans := make([]plan, len(specs))
 	for i, s := range specs {
@@ -128,6 +135,11 @@ func planOutputs(req Request, env output.Env) ([]plan, error) {
 		d, err := output.Open(s, env)
 		if err != nil {
 			return nil, err
+		}
+		if c, ok := d.(output.PlatformChecker); ok {
+			if err := c.CheckPlatforms(platforms); err != nil {
+				return nil, err
+			}
 		}
 		p.spec, p.dest = s, d
 		plans[i] = p
