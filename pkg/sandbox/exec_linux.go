@@ -59,7 +59,7 @@ func (st *step) process() (*ExitError, error) {
 		return nil, fmt.Errorf("making a session keyring: %w", err)
 	}
 	if st.srv.mode == ModeSingle {
-		st.watch = watchOwners(st.srv.proc, st.tree.dev)
+		st.watch = watchOwners(st.srv.proc, st.tree.fd)
 	}
 	if err := limitCaps(); err != nil {
 		return nil, err

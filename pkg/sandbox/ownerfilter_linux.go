@@ -2,8 +2,10 @@ package sandbox
 
 // This file sees to it that an owner which a single uid cannot keep is never lost in silence. The kernel refuses such
 // a chown itself (EINVAL), but there are programs that do not look: tar of busybox, "chown || true". A seccomp
-// filter therefore reports every one to the agent, which refuses it with the errno people know (EPERM), and fails the
-// step, whatever its exit code. Programs of other machines are covered too: qemu makes the host's system calls.
+// filter therefore reports every chown to the agent, which refuses it with the errno people know (EPERM), and fails the
+// step, whatever its exit code; a chown to root takes the record of another owner off the file. Programs of other
+// machines are covered too: qemu makes the host's system calls. Who is not trusted: the step, whose paths are only
+// resolved below its own root, and whose file is looked at by descriptor.
 
 import (
 	"errors"
@@ -15,6 +17,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
 // idCall is a system call that takes ids: the indexes of its arguments that are.
@@ -47,15 +51,13 @@ func fchownatCall(nr uint32) idCall {
 	return idCall{nr: nr, ids: []int{2, 3}, path: 1, dir: 0, fd: -1, flags: 4}
 }
 
-// ownerProgram returns the filter: ids 0 and -1 pass, others are reported.
+// ownerProgram returns the filter: every call of the tables is reported.
 func ownerProgram(abis []abi) []unix.SockFilter {
 	const (
-		offNr, offArch, offArgs = 0, 4, 16
-		ld                      = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-		jeq                     = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-		and                     = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
-		ret                     = unix.BPF_RET | unix.BPF_K
-		ja                      = unix.BPF_JMP | unix.BPF_JA
+		offNr, offArch = 0, 4
+		ld             = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		jeq            = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		ret            = unix.BPF_RET | unix.BPF_K
 	)
 	allow := unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW}
 	notify := unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_USER_NOTIF}
@@ -63,28 +65,10 @@ func ownerProgram(abis []abi) []unix.SockFilter {
 	for _, a := range abis {
 		body := []unix.SockFilter{{Code: ld, K: offNr}}
 		for _, c := range a.calls {
-			var check []unix.SockFilter
-			for _, arg := range c.ids {
-				check = append(check, unix.SockFilter{Code: ld, K: offArgs + 8*uint32(arg)}) // the lower half: hosts are little endian
-				none := ^uint32(0)
-				if c.short {
-					none = 0xffff
-					check = append(check, unix.SockFilter{Code: and, K: none})
-				}
-				check = append(check,
-					unix.SockFilter{Code: jeq, K: 0, Jt: 2},
-					unix.SockFilter{Code: jeq, K: none, Jt: 1},
-					notify)
-			}
-			check = append(check, allow)
-			body = append(body, unix.SockFilter{Code: jeq, K: c.nr, Jf: uint8(len(check))})
-			body = append(body, check...)
+			body = append(body, unix.SockFilter{Code: jeq, K: c.nr, Jf: 1}, notify)
 		}
 		body = append(body, allow)
-		prog = append(prog,
-			unix.SockFilter{Code: ld, K: offArch},
-			unix.SockFilter{Code: jeq, K: a.arch, Jt: 1},
-			unix.SockFilter{Code: ja, K: uint32(len(body))})
+		prog = append(prog, unix.SockFilter{Code: ld, K: offArch}, unix.SockFilter{Code: jeq, K: a.arch, Jf: uint8(len(body))})
 		prog = append(prog, body...)
 	}
 	return append(prog, allow)
@@ -95,8 +79,9 @@ type ownerWatch struct {
 	fd   int // the listener
 	stop int // eventfd
 	proc int // procfs of our pid namespace; -1: there is none
-	dev  uint64
 	done chan struct{}
+
+	rootfs unix.Statfs_t
 
 	mu      sync.Mutex // guards refused
 	refused []string
@@ -104,8 +89,9 @@ type ownerWatch struct {
 
 // watchOwners installs the filter on the calling thread, for all that it starts, and answers it until close is
 // called. Where a filter cannot be had (an outer one listens already), nil is returned: the kernel's own refusal is left.
-func watchOwners(proc int, dev uint64) *ownerWatch {
-	if len(hostABIs) == 0 {
+func watchOwners(proc, root int) *ownerWatch {
+	var rootfs unix.Statfs_t
+	if len(hostABIs) == 0 || unix.Fstatfs(root, &rootfs) != nil {
 		return nil
 	}
 	prog := ownerProgram(hostABIs)
@@ -119,7 +105,7 @@ func watchOwners(proc int, dev uint64) *ownerWatch {
 		unix.Close(int(fd))
 		return nil
 	}
-	w := &ownerWatch{fd: int(fd), stop: stop, proc: proc, dev: dev, done: make(chan struct{})}
+	w := &ownerWatch{fd: int(fd), stop: stop, proc: proc, rootfs: rootfs, done: make(chan struct{})}
 	go w.serve()
 	return w
 }
@@ -178,83 +164,159 @@ func (w *ownerWatch) serve() {
 	}
 }
 
-// judge refuses a chown of what is in the rootfs and notes it; the kernel answers all others, and refuses them too.
+// judge refuses a chown of what is in the rootfs to somebody else and notes it. One to root changes what is recorded
+// of the file. All others are the kernel's, which refuses what it cannot do as well.
 func (w *ownerWatch) judge(n *notif) notifResp {
 	let := notifResp{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+	refuse := notifResp{id: n.id, errno: -int32(unix.EPERM)}
+	c, ok := callOf(n)
+	if !ok {
+		return let
+	}
+	uid, gid := c.id(n, 0), c.id(n, 1)
+	foreign := uid > 0 || gid > 0
+	if w.proc < 0 { // the process cannot be looked at
+		if foreign {
+			w.note("a file", uid, gid)
+			return refuse
+		}
+		return let
+	}
+	name, fd, err := w.target(c, n)
+	if err != nil {
+		return let
+	}
+	defer unix.Close(fd)
+	if !w.inRootfs(fd) {
+		return let
+	}
+	if foreign || recordRoot(fd, uid == 0, gid == 0) != nil {
+		w.note(name, uid, gid)
+		return refuse
+	}
+	return let
+}
+
+func callOf(n *notif) (idCall, bool) {
 	for _, a := range hostABIs {
 		if a.arch != n.arch {
 			continue
 		}
 		for _, c := range a.calls {
-			if c.nr != uint32(n.nr) {
-				continue
+			if c.nr == uint32(n.nr) {
+				return c, true
 			}
-			name := "a file"
-			if w.proc >= 0 {
-				var dev uint64
-				var err error
-				if name, dev, err = w.target(c, n); err != nil || dev != w.dev {
-					return let
-				}
-			}
-			w.mu.Lock()
-			if len(w.refused) < maxRefused {
-				w.refused = append(w.refused, fmt.Sprintf("chown %s to %d:%d", name, int32(n.args[c.ids[0]]), int32(n.args[c.ids[1]])))
-			}
-			w.mu.Unlock()
-			return notifResp{id: n.id, errno: -int32(unix.EPERM)}
 		}
 	}
-	return let
+	return idCall{}, false
+}
+
+// id is the i-th id of a call; -1 leaves it as it is.
+func (c idCall) id(n *notif, i int) int64 {
+	v, none := uint32(n.args[c.ids[i]]), ^uint32(0)
+	if c.short {
+		v, none = v&0xffff, 0xffff
+	}
+	if v == none {
+		return -1
+	}
+	return int64(v)
 }
 
 // maxRefused bounds what is remembered of a step; the first tells the story.
 const maxRefused = 8
 
-// target finds the file that a call is about: its name in the rootfs and its device.
-func (w *ownerWatch) target(c idCall, n *notif) (name string, dev uint64, err error) {
+func (w *ownerWatch) note(name string, uid, gid int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.refused) < maxRefused {
+		w.refused = append(w.refused, fmt.Sprintf("chown %s to %d:%d", name, uid, gid))
+	}
+}
+
+// inRootfs reports whether the file is in the step's overlay. Neither its device nor its mount tell: those differ
+// between layers of several file systems and between mount namespaces.
+func (w *ownerWatch) inRootfs(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Type == w.rootfs.Type && fs.Fsid == w.rootfs.Fsid
+}
+
+// recordRoot notes that a file with a recorded owner belongs to root now.
+func recordRoot(fd int, uid, gid bool) error {
+	path := "/proc/self/fd/" + strconv.Itoa(fd)
+	buf := make([]byte, 64)
+	n, err := unix.Getxattr(path, layer.OwnerXattr, buf)
+	if err != nil {
+		return nil //nolint:nilerr // none is recorded; symlinks have none
+	}
+	var o layer.Owner
+	if err := o.UnmarshalBinary(buf[:n]); err != nil {
+		return nil //nolint:nilerr // not ours
+	}
+	if uid {
+		o.UID = 0
+	}
+	if gid {
+		o.GID = 0
+	}
+	if o == (layer.Owner{}) {
+		return unix.Removexattr(path, layer.OwnerXattr)
+	}
+	b, err := o.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	return unix.Setxattr(path, layer.OwnerXattr, b, 0)
+}
+
+// target opens the file that a call is about (O_PATH) and names it.
+func (w *ownerWatch) target(c idCall, n *notif) (name string, fd int, err error) {
 	pid := strconv.FormatUint(uint64(n.pid), 10)
-	var st unix.Stat_t
 	if c.fd >= 0 {
 		link := pid + "/fd/" + strconv.Itoa(int(int32(n.args[c.fd])))
-		if err := unix.Fstatat(w.proc, link, &st, 0); err != nil {
-			return "", 0, err
+		if name, err = readlinkAt(w.proc, link); err != nil {
+			return "", -1, err
 		}
-		name, err := readlinkAt(w.proc, link)
-		return name, st.Dev, err
+		fd, err = unix.Openat(w.proc, link, unix.O_PATH|unix.O_CLOEXEC, 0)
+		return name, fd, err
 	}
 	name, err = w.readString(pid, n.args[c.path])
 	if err != nil {
-		return "", 0, err
+		return "", -1, err
 	}
-	follow := !c.link && (c.flags < 0 || n.args[c.flags]&unix.AT_SYMLINK_NOFOLLOW == 0)
+	flags := uint64(0)
+	if c.flags >= 0 {
+		flags = n.args[c.flags]
+	}
 	if !strings.HasPrefix(name, "/") {
 		base := pid + "/cwd"
 		if c.dir >= 0 && int32(n.args[c.dir]) != unix.AT_FDCWD {
 			base = pid + "/fd/" + strconv.Itoa(int(int32(n.args[c.dir])))
 		}
+		if name == "" && flags&unix.AT_EMPTY_PATH != 0 {
+			if name, err = readlinkAt(w.proc, base); err != nil {
+				return "", -1, err
+			}
+			fd, err = unix.Openat(w.proc, base, unix.O_PATH|unix.O_CLOEXEC, 0)
+			return name, fd, err
+		}
 		dir, err := readlinkAt(w.proc, base)
 		if err != nil {
-			return "", 0, err
+			return "", -1, err
 		}
 		name = dir + "/" + name
 	}
 	root, err := unix.Openat(w.proc, pid+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", 0, err
+		return "", -1, err
 	}
 	defer unix.Close(root)
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	if !follow {
+	if c.link || flags&unix.AT_SYMLINK_NOFOLLOW != 0 {
 		how.Flags |= unix.O_NOFOLLOW
 	}
-	fd, err := unix.Openat2(root, name, &how)
-	if err != nil {
-		return "", 0, err
-	}
-	defer unix.Close(fd)
-	err = unix.Fstat(fd, &st)
-	return name, st.Dev, err
+	fd, err = unix.Openat2(root, name, &how)
+	return name, fd, err
 }
 
 func readlinkAt(dir int, name string) (string, error) {

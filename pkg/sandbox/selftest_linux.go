@@ -138,7 +138,7 @@ func hostNetRung() Rung {
 }
 
 func (s *server) filterRung() Rung {
-	w := watchOwners(s.proc, 0)
+	w := watchOwners(s.proc, s.home)
 	if w == nil {
 		return Rung{
 			Name: rungFilter, Detail: "the kernel still refuses such a chown, but a program that ignores that is not found out",
