@@ -162,3 +162,38 @@ func sleepers(t *testing.T) []string {
 	}
 	return found
 }
+
+// Several builds share a store at the same time, while another collects.
+func TestBuildsBesideEachOther(t *testing.T) {
+	for _, w := range everybody(t) {
+		t.Run(w.name, func(t *testing.T) {
+			dir := busybox(t, w, "beside", "  - run: uname -m > /machine\n  - run: touch /b\n")
+			ok(t, w.command(epoch, "build", "-t", "first", "--platform", "linux/amd64", dir)) // makes the store
+			type outcome struct {
+				digest, log string
+				err         error
+			}
+			outcomes := make(chan outcome)
+			const builds = 4
+			for i := range builds {
+				go func() {
+					var stdout, stderr bytes.Buffer
+					c := w.command(epoch, "build", "--progress", "plain", "--no-cache", "-t", "beside:"+string(rune('a'+i)), dir)
+					c.Stdout, c.Stderr = &stdout, &stderr
+					err := c.Run()
+					outcomes <- outcome{digestLine.FindString(stdout.String()), stderr.String(), err}
+				}()
+			}
+			gc := do(t, w.command(nil, "store", "gc"))
+			assert.Zero(t, gc.code, gc.stderr)
+			digests := map[string]bool{}
+			for range builds {
+				o := <-outcomes
+				assert.NoError(t, o.err, o.log)
+				digests[o.digest] = true
+			}
+			assert.Len(t, digests, 1, "all made the same image")
+			ok(t, w.command(nil, "store", "check", "--read-data"))
+		})
+	}
+}
