@@ -67,8 +67,8 @@ type decoder struct {
 	templates []*template // every value with variables, to be checked once the names are known
 }
 
-// mistakes is how many were reported so far; a part that raised it is not built.
-func (d *decoder) mistakes() int { return len(d.r.errs) }
+// mistakes is how many were found so far; a part that raised it is not built.
+func (d *decoder) mistakes() int { return d.r.count }
 
 func (d *decoder) wrong(n *node, what, want string) {
 	d.r.at(n, "", "%s must be %s, this is %s", what, want, n.kind)

@@ -87,6 +87,7 @@ type reporter struct {
 	file     string
 	lines    []string
 	errs     []*Error
+	count    int // mistakes found, those included that were reported before
 	seen     map[string]bool
 	warnings []place
 }
@@ -110,6 +111,7 @@ func (r *reporter) line(n int) string {
 
 // add records one mistake; the same one at the same place is recorded once, whatever number of platforms it has.
 func (r *reporter) add(line, col int, cause error, hint, format string, args ...any) {
+	r.count++
 	line = min(max(line, 1), max(len(r.lines), 1))
 	msg := clean(fmt.Sprintf(format, args...))
 	key := fmt.Sprintf("%d:%d:%s", line, col, msg)
@@ -119,12 +121,13 @@ func (r *reporter) add(line, col int, cause error, hint, format string, args ...
 	r.seen[key] = true
 	excerpt := r.line(line)
 	col = min(max(col, 1), utf8.RuneCountInString(excerpt)+1)
-	r.errs = append(r.errs, &Error{File: r.file, Line: line, Column: col, Message: msg, Hint: hint, Excerpt: excerpt, Err: cause})
+	r.errs = append(r.errs, &Error{File: r.file, Line: line, Column: col, Message: msg, Hint: clean(hint), Excerpt: excerpt, Err: cause})
 }
 
 // at records a mistake at a node.
 func (r *reporter) at(n *node, hint, format string, args ...any) {
 	if n.kind == kindBad {
+		r.count++
 		return
 	}
 	r.add(n.line, n.col, nil, hint, format, args...)

@@ -192,7 +192,7 @@ func (c *chain) missing(t *template, dir *contextDir, name string) string {
 
 // files makes the layer of a files step.
 func (c *chain) files(base *graph.Vertex, s *step) *graph.Vertex {
-	before := len(c.r.errs) + len(c.others)
+	before := c.r.count + len(c.others)
 	op := graph.Layer{Entries: []graph.Entry{}}
 	declared := map[string]bool{} // what a directory of a source may find there
 	for _, f := range s.files {
@@ -207,7 +207,7 @@ func (c *chain) files(base *graph.Vertex, s *step) *graph.Vertex {
 			op.Entries = append(op.Entries, e)
 		}
 	}
-	if len(c.r.errs)+len(c.others) > before {
+	if c.r.count+len(c.others) > before {
 		return nil
 	}
 	c.checkEntries(s, op.Entries)

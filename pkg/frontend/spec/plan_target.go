@@ -225,7 +225,7 @@ func (p *planner) source(n *node) string { return fmt.Sprintf("%s:%d", p.r.file,
 
 // run lays steps over base. ok is false when something was reported on the way.
 func (c *chain) run(base *graph.Vertex, acc *accounts, steps []*step) (root *graph.Vertex, ok bool) {
-	before := len(c.r.errs)
+	before := c.r.count
 	var todo []*step
 	if acc != nil {
 		todo = append(todo, &step{n: acc.n, accounts: acc})
@@ -246,7 +246,7 @@ func (c *chain) run(base *graph.Vertex, acc *accounts, steps []*step) (root *gra
 			root = v
 		}
 	}
-	return root, len(c.r.errs) == before && len(c.others) == 0
+	return root, c.r.count == before && len(c.others) == 0
 }
 
 // applies decides a when for this chain. Undeclared arguments are reported.
