@@ -123,6 +123,19 @@ func TestLayer(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, clamp.Unix(), h.ModTime.Unix())
 		})
+		t.Run("D15 what the scratch directory inherits is not in the rootfs", func(t *testing.T) {
+			s := b.step("write", "/f", "x", "--", "mkdir", "/d", "--", "stat", "/")
+			s.Lowers = nil
+			s.Mounts = []Mount{{Kind: MountDir, Target: "/bin", Source: filepath.Join(b.root, "bin"), ReadOnly: true}}
+			require.NoError(t, os.Chmod(s.Scratch, 0o777|os.ModeSetgid))
+			// u::rwx g::--- o::--- by default, as getfacl would print it
+			acl := []byte{2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 0, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255}
+			require.NoError(t, syscall.Setxattr(s.Scratch, "system.posix_acl_default", acl, 0))
+			var out bytes.Buffer
+			s.Stdout = &out
+			assert.ElementsMatch(t, with("0 644 0:0 f = x", "5 755 0:0 d/"), b.diff(s))
+			assert.True(t, strings.HasPrefix(out.String(), "/ 40755 0:0 "), out.String())
+		})
 		t.Run("capabilities", func(t *testing.T) {
 			const caps = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // cap_net_raw+ep, v2
 			var buf bytes.Buffer

@@ -205,15 +205,31 @@ func TestLifecycle(t *testing.T) {
 				}
 				return n
 			}
+			agentFDs := func() (n int) {
+				for a := range b.pool.all {
+					es, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.proc.Pid))
+					require.NoError(t, err)
+					n += len(es)
+				}
+				return n
+			}
 			for range 3 {
 				b.ok("true")
 			}
-			fds, threads := count(), agentCount()
-			for range 30 {
-				b.ok("true")
+			fds, threads, inAgent := count(), agentCount(), agentFDs()
+			for i := range 30 {
+				s := b.step("true")
+				s.HostNet, s.Mounts = i%2 == 0, []Mount{
+					{Kind: MountTmpfs, Target: "/a/b"}, {Kind: MountData, Target: "/a/b/c"}, {Kind: MountOverlay, Target: "/o", Lowers: []string{b.root}},
+				}
+				require.NoError(t, b.run(s).failure)
+				s = b.step("true")
+				s.Mounts = []Mount{{Kind: MountTmpfs, Target: "/bin/probe/x"}}
+				require.Error(t, b.run(s).failure)
 			}
 			assert.LessOrEqual(t, count(), fds+2)
-			assert.LessOrEqual(t, agentCount(), threads+3)
+			assert.LessOrEqual(t, agentCount(), threads+4)
+			assert.LessOrEqual(t, agentFDs(), inAgent+2)
 		})
 	})
 }
@@ -243,6 +259,21 @@ func TestParallel(t *testing.T) {
 		assert.LessOrEqual(t, most.Load(), int32(3))
 		assert.LessOrEqual(t, len(b.pool.all), 3)
 	})
+}
+
+// TestDescriptors: without descriptors a step fails with their name, and the next one works again.
+func TestDescriptors(t *testing.T) {
+	b := newBox(t)
+	s := b.step("echo", "x")
+	var old syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old))
+	low := old
+	low.Cur = 3 // those are taken
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low))
+	err := b.run(s).failure
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old))
+	require.ErrorIs(t, err, syscall.EMFILE)
+	assert.Equal(t, "x\n", b.ok("echo", "x"))
 }
 
 // TestSupervisorKilled: when this program is killed, so is everything it started.

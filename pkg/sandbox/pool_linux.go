@@ -79,6 +79,7 @@ func (p *Pool) Close() error {
 	p.all, p.idle = map[*agent]struct{}{}, nil
 	p.mu.Unlock()
 	for a := range agents {
+		a.closed.Store(true)
 		a.kill()
 	}
 	for a := range agents {

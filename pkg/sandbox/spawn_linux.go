@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,8 @@ type agent struct {
 	exited chan struct{} // closed when the process was reaped
 	state  *os.ProcessState
 	stderr tail
+
+	closed atomic.Bool // by Close
 
 	mu     sync.Mutex // guards failed
 	failed bool       // a request was cut off: not to be used again
@@ -281,6 +284,9 @@ func (a *agent) callThen(ctx context.Context, req request, fds []int, sent func(
 		a.fail()
 		a.kill()
 		a.wait()
+		if a.closed.Load() {
+			return reply{}, errClosed
+		}
 		return reply{}, a.obituary(err)
 	}
 	return r, r.Err.err()

@@ -86,6 +86,9 @@ func (st *step) directories() error {
 			return fmt.Errorf("preparing a step: %w", err)
 		}
 	}
+	if err := plain(st.upper); err != nil {
+		return fmt.Errorf("preparing a step: %w", err)
+	}
 	if len(st.Lowers) == 0 {
 		empty := filepath.Join(st.Scratch, "empty")
 		if err := os.Mkdir(empty, 0o755); err != nil {
@@ -98,6 +101,25 @@ func (st *step) directories() error {
 		return fmt.Errorf("preparing a step: %w", err)
 	}
 	return nil
+}
+
+// plain takes off a directory what it inherited from its parent on the host (a group, set-gid, default ACLs), or new
+// files of the rootfs would inherit it too.
+func plain(dir string) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", dir, err)
+	}
+	defer unix.Close(fd)
+	for _, acl := range []string{"system.posix_acl_default", "system.posix_acl_access"} {
+		if err := unix.Fremovexattr(fd, acl); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
+			return fmt.Errorf("removing the ACL of %s: %w", dir, err)
+		}
+	}
+	if err := unix.Fchown(fd, 0, 0); err != nil {
+		return fmt.Errorf("owner of %s: %w", dir, err)
+	}
+	return unix.Fchmod(fd, 0o755)
 }
 
 // copyMeta gives directory to the mode, owner, xattrs and time of directory from.

@@ -139,6 +139,9 @@ func (st *step) newOverlayMount(m Mount, n int, attrs uint64) (int, error) {
 			return -1, err
 		}
 	}
+	if err := plain(upper); err != nil {
+		return -1, err
+	}
 	lowers := m.Lowers
 	if len(lowers) == 0 {
 		lowers = []string{empty}
