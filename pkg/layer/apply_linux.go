@@ -144,7 +144,7 @@ func (a *applier) run() error {
 			return &EntryError{Name: e.Name, Offset: a.s.start, Err: noEOF(err)}
 		}
 	}
-	if err := retryLinks(a.pending, a.link); err != nil {
+	if err := retryLinks(a.pending, func(e *Entry) (bool, error) { return a.link(e, true) }); err != nil {
 		return err
 	}
 	return a.finish()
@@ -191,7 +191,7 @@ func (a *applier) entry(e *Entry) error {
 		return a.dirEntry(dirHandle{fd: -1}, "", ".", e)
 	}
 	if e.Type == tar.TypeLink {
-		done, err := a.link(e)
+		done, err := a.link(e, false)
 		if err == nil && !done {
 			later := *e
 			a.dropPending(e.Name)
@@ -237,12 +237,23 @@ func (a *applier) mark(name string) {
 		return
 	}
 	a.made[name] = true
-	for name != "." {
-		name, _ = splitName(name)
+	if name != "." {
+		dir, _ := splitName(name)
+		a.hold(dir)
+	}
+}
+
+// hold remembers that the directory name holds something of this layer, a whiteout too.
+func (a *applier) hold(name string) {
+	for a.made != nil {
 		if _, ok := a.made[name]; ok {
 			return
 		}
 		a.made[name] = false
+		if name == "." {
+			return
+		}
+		name, _ = splitName(name)
 	}
 }
 

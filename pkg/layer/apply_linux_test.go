@@ -62,6 +62,10 @@ func TestChain(t *testing.T) {
 			},
 			want: []string{"a", "b", "d", "d/c", "e", "later", "low"},
 		},
+		"hard link to what the layer replaces later": {
+			layers: [][]byte{archive(t, file("b", "old")), archive(t, hardlink("a", "b"), file("b", "new"))},
+			want:   []string{"a", "b"},
+		},
 		"hard link to a symlink, a fifo and a device": {
 			layers: [][]byte{
 				archive(t, symlink("s", "nowhere").owned(3, 3), hardlink("t", "s"), fifo("f"), hardlink("g", "f"), char("n", 1, 3), hardlink("o", "n")),

@@ -14,6 +14,7 @@ func (a *applier) whiteout(d dirHandle, base, name string) error {
 	}
 	missing := err == unix.ENOENT
 	if !a.o.Overlay {
+		a.hold(d.real)
 		if missing {
 			return nil
 		}
@@ -40,6 +41,7 @@ func (a *applier) opaque(name string) error {
 		return err
 	}
 	if !a.o.Overlay {
+		a.hold(d.real)
 		return a.pruneDir(d.fd, d.real)
 	}
 	return a.setOpaque(d.fd, ".")

@@ -14,16 +14,8 @@ import (
 // something into without naming them ("." too), and files that it only links to. A layer that hides all
 // that is below ("." is opaque) needs to know what that is, which the name of its marker stands for.
 func Missing(t *TOC) []string {
-	named := make(map[string]bool, len(t.Entries))
-	for i := range t.Entries {
-		if e := &t.Entries[i]; !e.Whiteout && !e.Opaque {
-			named[e.Name] = true
-		}
-	}
 	need := map[string]bool{}
-	if !named["."] {
-		need["."] = true
-	}
+	named := make(map[string]bool, len(t.Entries)) // so far: a directory may be described after what is in it
 	parents := func(name string) {
 		for {
 			i := strings.LastIndexByte(name, '/')
@@ -47,21 +39,34 @@ func Missing(t *TOC) []string {
 			need[opaqueName(".")] = true
 		case e.Opaque && !named[e.Name]:
 			need[e.Name] = true
-		case e.Type == tar.TypeLink && !named[e.Link]:
+		case !e.Opaque && !e.Whiteout:
+			named[e.Name] = true
+		}
+	}
+	for i := range t.Entries {
+		if e := &t.Entries[i]; e.Type == tar.TypeLink && !named[e.Link] {
 			need[e.Link] = true
 			parents(e.Link)
 		}
 	}
-	// What the layer deletes is not needed from below, nor what was in it.
-	deleted := map[string]bool{}
+	if !named["."] {
+		need["."] = true
+	}
+	// What the layer deletes is not needed from below, nor what it hides.
+	deleted, hidden := map[string]bool{}, map[string]bool{}
 	for i := range t.Entries {
-		if e := &t.Entries[i]; e.Whiteout {
+		switch e := &t.Entries[i]; {
+		case e.Whiteout:
 			deleted[e.Name] = true
+		case e.Opaque:
+			hidden[e.Name] = true
 		}
 	}
 	out := make([]string, 0, len(need))
 	for name := range need {
-		if !anyParent(name, deleted) {
+		dir, _ := splitName(name)
+		top := name == "." || name == opaqueName(".")
+		if top || !anyParent(name, deleted) && !anyParent(dir, hidden) && !hidden["."] {
 			out = append(out, name)
 		}
 	}
@@ -138,7 +143,7 @@ func (c *completer) path(name string) error {
 	var seen []*node
 	_, _, err := c.v.t.visit(name, true, func(n *node) { seen = append(seen, n) })
 	if err != nil {
-		return err
+		return nil //nolint:nilerr // the way there is closed below; whether the layer opens it is for who unpacks to see
 	}
 	for _, n := range seen {
 		if err := c.node(n); err != nil {

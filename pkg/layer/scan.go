@@ -104,14 +104,14 @@ func (s *scanner) fail(err error) error {
 // member reads one member's headers. end reports the end marker, skip a member that means nothing.
 func (s *scanner) member() (end, skip bool, err error) {
 	var longName, longLink string
-	hasPAX := false
-	for first := true; ; first = false {
+	hasPAX, extended := false, false // extended: a header that belongs to the member was read
+	for {
 		b, err := s.m.next(blockSize)
 		if err != nil {
 			return false, false, err // io.EOF too: the end marker is missing
 		}
 		if allZero(b) {
-			if !first {
+			if extended {
 				return false, false, fmt.Errorf("%w: extended header without a member", ErrInvalid)
 			}
 			// The second block of zeros may be missing; anything else is data after the end.
@@ -127,6 +127,9 @@ func (s *scanner) member() (end, skip bool, err error) {
 				return false, false, err
 			}
 			if s.raw.typeflag == tar.TypeXGlobalHeader {
+				if extended {
+					return false, false, fmt.Errorf("%w: global header between a member's headers", ErrInvalid)
+				}
 				var g pax
 				if err := parsePAX(body, &g); err != nil {
 					return false, false, err
@@ -142,7 +145,7 @@ func (s *scanner) member() (end, skip bool, err error) {
 			if err := parsePAX(body, &s.rawPAX); err != nil {
 				return false, false, err
 			}
-			hasPAX = true
+			hasPAX, extended = true, true
 			continue
 		case tar.TypeGNULongName, tar.TypeGNULongLink:
 			body, err := s.extended()
@@ -154,6 +157,7 @@ func (s *scanner) member() (end, skip bool, err error) {
 			} else {
 				longLink = cString(body)
 			}
+			extended = true
 			continue
 		}
 		isSparse := s.raw.typeflag == tar.TypeGNUSparse && s.raw.gnu

@@ -27,6 +27,8 @@ type node struct {
 	kids   map[string]*node
 	ino    *inode
 	layer  int // that made this name; implicit directories too
+	// touched is the last layer that had an entry in this directory, a whiteout too, which thereby says that it exists.
+	touched int
 }
 
 func (n *node) isDir() bool { return n.ino.e.Type == tar.TypeDir }
@@ -70,7 +72,7 @@ type tree struct {
 }
 
 func newTree() *tree {
-	return &tree{root: &node{ino: &inode{e: &implicitDir, src: -1}, layer: -1}}
+	return &tree{root: &node{ino: &inode{e: &implicitDir, src: -1}, layer: -1, touched: -1}}
 }
 
 func notDir(name string) error {
@@ -173,13 +175,14 @@ func (t *tree) mkdirs(name string, layer int) (*node, error) {
 			n = kid
 		}
 	}
+	n.touched = layer
 	t.lastName, t.lastDir = name, n
 	return n, nil
 }
 
 // put makes or replaces the name c of n.
 func (n *node) put(c string, ino *inode, layer int) *node {
-	kid := &node{name: c, parent: n, ino: ino, layer: layer}
+	kid := &node{name: c, parent: n, ino: ino, layer: layer, touched: -1}
 	if n.kids == nil {
 		n.kids = make(map[string]*node)
 	}
@@ -195,7 +198,7 @@ func (n *node) prune(layer int) bool {
 	if n.layer == layer {
 		return true
 	}
-	if len(n.kids) == 0 {
+	if len(n.kids) == 0 && (n.touched != layer || !n.isDir()) {
 		n.ino.links--
 		return false
 	}
@@ -225,7 +228,7 @@ func (t *tree) add(layer int, entries []Entry) error {
 	t.lastDir = nil
 	for i := range entries {
 		e := &entries[i]
-		done, err := t.entry(layer, e)
+		done, err := t.entry(layer, e, false)
 		if err != nil {
 			return &EntryError{Name: e.Name, Offset: -1, Err: err}
 		}
@@ -236,37 +239,50 @@ func (t *tree) add(layer int, entries []Entry) error {
 			pending = append(pending, e)
 		}
 	}
-	if err := retryLinks(pending, func(e *Entry) (bool, error) { return t.entry(layer, e) }); err != nil {
+	if err := retryLinks(pending, func(e *Entry) (bool, error) { return t.entry(layer, e, true) }); err != nil {
 		return err
 	}
 	t.lastDir = nil
 	return nil
 }
 
-// retryLinks makes the hard links that came before their targets, which may be links too.
+// retryLinks makes the hard links that had to wait for their targets, which may be such links too.
 func retryLinks(pending []*Entry, link func(*Entry) (done bool, err error)) error {
-	for len(pending) > 0 {
+	waiting := make(map[string]bool, len(pending))
+	for _, e := range pending {
+		waiting[e.Name] = true
+	}
+	for inOrder := true; len(pending) > 0; {
 		rest := pending[:0:0]
 		for _, e := range pending {
-			done, err := link(e)
-			if err != nil {
-				return &EntryError{Name: e.Name, Offset: -1, Err: err}
+			done := false
+			if !inOrder || !waiting[e.Link] {
+				var err error
+				if done, err = link(e); err != nil {
+					return &EntryError{Name: e.Name, Offset: -1, Err: err}
+				}
 			}
-			if !done {
+			if done {
+				delete(waiting, e.Name)
+			} else {
 				rest = append(rest, e)
 			}
 		}
 		if len(rest) == len(pending) {
-			e := rest[0]
-			return &EntryError{Name: e.Name, Offset: -1, Err: fmt.Errorf("%w: hard link to %q, which is missing", ErrInvalid, e.Link)}
+			if !inOrder {
+				e := rest[0]
+				return &EntryError{Name: e.Name, Offset: -1, Err: fmt.Errorf("%w: hard link to %q, which is missing", ErrInvalid, e.Link)}
+			}
+			inOrder = false // they wait for each other: what is below may still have one of them
 		}
 		pending = rest
 	}
 	return nil
 }
 
-// entry merges one entry; done is false for a hard link whose target may still come.
-func (t *tree) entry(layer int, e *Entry) (done bool, err error) {
+// entry merges one entry. done is false for a hard link whose target may still come: one to something
+// that is not this layer's waits until all of the layer is there (last).
+func (t *tree) entry(layer int, e *Entry, last bool) (done bool, err error) {
 	if e.Opaque {
 		dir, err := t.mkdirs(e.Name, layer)
 		if err != nil {
@@ -282,6 +298,21 @@ func (t *tree) entry(layer int, e *Entry) (done bool, err error) {
 		}
 		t.root.ino, t.root.layer = &inode{e: e, src: layer, links: 1}, layer
 		return true, nil
+	}
+	ino := &inode{e: e, src: layer}
+	var target *node
+	if e.Type == tar.TypeLink { // before anything is made for the link's own name
+		var missing string
+		target, missing, err = t.walk(e.Link, false)
+		switch {
+		case err != nil:
+			return false, err
+		case missing != "", (target.layer != layer || target.isDir()) && !last:
+			return false, nil
+		case target.isDir():
+			return false, fmt.Errorf("%w: hard link to the directory %q", ErrInvalid, e.Link)
+		}
+		ino = target.ino
 	}
 	parent, base := splitName(e.Name)
 	dir, err := t.mkdirs(parent, layer)
@@ -302,20 +333,8 @@ func (t *tree) entry(layer int, e *Entry) (done bool, err error) {
 		old.ino, old.layer = &inode{e: e, src: layer, links: 1}, layer
 		return true, nil
 	}
-	ino := &inode{e: e, src: layer}
-	if e.Type == tar.TypeLink {
-		target, missing, err := t.walk(e.Link, false)
-		switch {
-		case err != nil:
-			return false, err
-		case missing != "":
-			return false, nil
-		case target.isDir():
-			return false, fmt.Errorf("%w: hard link to the directory %q", ErrInvalid, e.Link)
-		case target == old:
-			return true, nil
-		}
-		ino = target.ino
+	if target != nil && target == old {
+		return true, nil
 	}
 	if old != nil {
 		old.drop()

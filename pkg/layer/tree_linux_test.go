@@ -126,18 +126,26 @@ func refused(t testing.TB, kind error, b []byte) {
 // the merged tree, or the error that all of them had to report.
 func checkChain(t testing.TB, layers ...[]byte) ([]string, error) {
 	t.Helper()
+	return checkUnpacked(t, true, layers...)
+}
+
+func checkUnpacked(t testing.TB, overlayToo bool, layers ...[]byte) ([]string, error) {
+	t.Helper()
 	v, viewErr := viewOf(layers...)
 	chain, chainErr := applyChain(t, layers...)
-	overlay, overlayErr := applyOverlay(t, layers...)
 	if viewErr != nil {
+		// For overlayfs a layer is unpacked apart from what is below, so that some of what disagrees with it goes unseen.
 		assert.Error(t, chainErr, "Apply takes what a View refuses: %v", viewErr)
-		assert.Error(t, overlayErr, "Apply for overlayfs takes what a View refuses: %v", viewErr)
 		return nil, viewErr
 	}
 	require.NoError(t, chainErr)
-	require.NoError(t, overlayErr)
 	want := list(t, v)
 	assert.Equal(t, want, chain, "unpacked over each other")
+	if !overlayToo {
+		return want, nil
+	}
+	overlay, err := applyOverlay(t, layers...)
+	require.NoError(t, err)
 	assert.Equal(t, listLinked(t, v), overlay, "unpacked for overlayfs")
 	return want, nil
 }
