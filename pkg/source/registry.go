@@ -30,7 +30,10 @@ type registryImage struct {
 	size       int
 }
 
-var _ Image = (*registryImage)(nil)
+var (
+	_ Image  = (*registryImage)(nil)
+	_ Placed = (*registryImage)(nil)
+)
 
 func (o *Opener) openRegistry(ctx context.Context, r ref.Ref) (Image, error) {
 	if o.Registry == nil {
@@ -48,6 +51,9 @@ func (o *Opener) openRegistry(ctx context.Context, r ref.Ref) (Image, error) {
 func (i *registryImage) Root() ocispec.Descriptor { return i.root }
 func (i *registryImage) Ref() ref.Ref             { return i.ref }
 func (i *registryImage) Close() error             { return nil }
+
+// Places implements [Placed]: all of it is in this repository.
+func (i *registryImage) Places(d digest.Digest) []ref.Ref { return []ref.Ref{i.ref.WithDigest(d)} }
 
 func (i *registryImage) remember(d digest.Digest, raw []byte) {
 	i.documents.Lock()

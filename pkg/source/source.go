@@ -15,6 +15,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/manifestctl/manifestctl/pkg/index"
@@ -54,6 +55,12 @@ type Image interface {
 	// Ref is the reference it was opened by.
 	Ref() ref.Ref
 	io.Closer
+}
+
+// Placed is implemented by images that know repositories in registries which hold a blob or manifest of theirs. From there
+// it can be mounted; a place may turn out to hold it no more.
+type Placed interface {
+	Places(d digest.Digest) []ref.Ref
 }
 
 // Open opens what r names.

@@ -208,6 +208,9 @@ func (c *checking) ref(ctx context.Context, w *walker, r Ref) error {
 			if e.mayBeMissing() {
 				return nil
 			}
+			if elsewhere, err := c.elsewhere(e); elsewhere || err != nil {
+				return err
+			}
 			c.add(object, nil, "%s %s is missing: pull or build it again", e.what(), d)
 			return nil
 		case err != nil:
@@ -247,6 +250,19 @@ func (c *checking) ref(ctx context.Context, w *walker, r Ref) error {
 func (e edge) mayBeMissing() bool {
 	return e.role == roleChild || e.role == roleSubject || len(e.desc.URLs) > 0 ||
 		strings.Contains(e.desc.MediaType, ".nondistributable.") || strings.Contains(e.desc.MediaType, ".foreign.")
+}
+
+// elsewhere reports whether a blob is not here because its manifest was only taken over from another place.
+func (c *checking) elsewhere(e edge) (bool, error) {
+	if e.parent == "" {
+		return false, nil
+	}
+	path, err := c.s.recordPath(originKind, e.parent.String())
+	if err != nil {
+		return false, err
+	}
+	_, err = c.s.readRecord(path)
+	return err == nil, nil // a damaged record is found by itself
 }
 
 func (e edge) what() string {

@@ -14,6 +14,7 @@ var (
 	ErrNotFound = errors.New("not found in the store")
 	ErrCorrupt  = errors.New("content does not match its digest")
 	ErrNoSpace  = errors.New("no space left")
+	ErrConflict = errors.New("changed meanwhile")
 	ErrInvalid  = errors.New("invalid name") // a ref name, digest, record kind or key that cannot be one
 )
 

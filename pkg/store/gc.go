@@ -88,7 +88,7 @@ func (c *collection) run(ctx context.Context) error {
 	for _, d := range leased {
 		roots = append(roots, edge{desc: ocispec.Descriptor{Digest: d}})
 	}
-	records, kept, err := c.records()
+	records, origins, kept, err := c.records()
 	if err != nil {
 		return err
 	}
@@ -110,6 +110,11 @@ func (c *collection) run(ctx context.Context) error {
 	}
 	for _, path := range records {
 		c.remove(path, &c.report.Records)
+	}
+	for path, d := range origins {
+		if !reached[d] {
+			c.remove(path, &c.report.Records)
+		}
 	}
 	taken, inUse, err := c.s.takeSnapshots(c.o.Cache, c.o.DryRun)
 	c.snapshots, c.report.SnapshotsInUse = taken, inUse && c.o.Cache
@@ -137,10 +142,15 @@ func (c *collection) run(ctx context.Context) error {
 	return errors.Join(c.errs...)
 }
 
-// records returns the files of records to remove, and the blobs that the others need.
-func (c *collection) records() (remove []string, kept []digest.Digest, err error) {
+// records returns the files of records to remove, the origins, which go with their manifests, and the blobs that the others need.
+func (c *collection) records() (remove []string, origins map[string]digest.Digest, kept []digest.Digest, err error) {
+	origins = map[string]digest.Digest{}
 	err = c.s.eachRecord(func(path string, r Record, err error) error {
+		d, isOrigin := originOf(path)
 		switch {
+		case isOrigin && err == nil:
+			origins[path] = d
+			return nil
 		case errors.Is(err, ErrCorrupt), c.o.Cache && err == nil:
 			remove = append(remove, path)
 			return nil
@@ -156,7 +166,7 @@ func (c *collection) records() (remove []string, kept []digest.Digest, err error
 		kept = append(kept, r.Blobs...)
 		return nil
 	})
-	return remove, kept, err
+	return remove, origins, kept, err
 }
 
 // leftovers removes what killed processes left and what readers set aside.

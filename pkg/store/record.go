@@ -95,7 +95,9 @@ func (s *Store) recordPath(kind, key string) (string, error) {
 }
 
 // PutRecord writes a record atomically. kind and key become file names: key may be a digest.
-func (s *Store) PutRecord(kind, key string, r Record) error {
+func (s *Store) PutRecord(kind, key string, r Record) error { return s.putRecord(kind, key, r, false) }
+
+func (s *Store) putRecord(kind, key string, r Record, durable bool) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
@@ -116,12 +118,12 @@ func (s *Store) PutRecord(kind, key string, r Record) error {
 	}
 	defer leave()
 	name := kind + "/" + filepath.Base(path)
-	err = s.replaceFile(name, data, false)
+	err = s.replaceFile(name, data, durable)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := ensureDir(s.path(kind)); err != nil {
 			return storageError(s.path(kind), 0, err)
 		}
-		err = s.replaceFile(name, data, false)
+		err = s.replaceFile(name, data, durable)
 	}
 	if err != nil {
 		return fmt.Errorf("%s record %q: %w", kind, key, err)

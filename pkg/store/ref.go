@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -28,6 +29,39 @@ type refFile struct {
 // SetRef points name at desc, durably, after syncing what it reaches; index.json is written anew.
 // It reports ErrNotFound when desc's blob is absent. What that blob refers to is not required.
 func (s *Store) SetRef(ctx context.Context, name string, desc ocispec.Descriptor) error {
+	return s.setRef(ctx, name, desc, func() error { return nil })
+}
+
+// SwapRef is SetRef if name points at old at that instant, or at nothing when old is ""; else it is ErrConflict and
+// nothing changes. Of concurrent writers who read the same state exactly one succeeds.
+func (s *Store) SwapRef(ctx context.Context, name string, old digest.Digest, desc ocispec.Descriptor) error {
+	return s.setRef(ctx, name, desc, func() error { return s.expectRef(name, old) })
+}
+
+// RemoveRef is DeleteRef if name points at old at that instant; else it is ErrConflict.
+func (s *Store) RemoveRef(ctx context.Context, name string, old digest.Digest) error {
+	return s.deleteRef(ctx, name, func() error { return s.expectRef(name, old) })
+}
+
+// expectRef reports ErrConflict unless name points at old. The caller holds index.lock.
+func (s *Store) expectRef(name string, old digest.Digest) error {
+	now, err := s.GetRef(name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if old == "" {
+			return nil
+		}
+		return fmt.Errorf("%w: it is gone", ErrConflict)
+	case err != nil:
+		return err
+	case now.Digest != old:
+		return fmt.Errorf("%w: it is %s now", ErrConflict, now.Digest)
+	}
+	return nil
+}
+
+// setRef sets a ref if condition, which is asked when nobody else can change refs, allows it.
+func (s *Store) setRef(ctx context.Context, name string, desc ocispec.Descriptor, condition func() error) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
@@ -45,6 +79,9 @@ func (s *Store) SetRef(ctx context.Context, name string, desc ocispec.Descriptor
 		return fmt.Errorf("setting ref %q: %w", name, err)
 	}
 	err = s.changeRefs(ctx, func() error {
+		if err := condition(); err != nil {
+			return err
+		}
 		size, err := s.stat(desc.Digest)
 		if err != nil {
 			return err
@@ -156,6 +193,10 @@ func parseRef(file string, data []byte) (Ref, error) {
 
 // DeleteRef removes name, or reports ErrNotFound.
 func (s *Store) DeleteRef(ctx context.Context, name string) error {
+	return s.deleteRef(ctx, name, func() error { return nil })
+}
+
+func (s *Store) deleteRef(ctx context.Context, name string, condition func() error) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
@@ -163,6 +204,9 @@ func (s *Store) DeleteRef(ctx context.Context, name string) error {
 		return err
 	}
 	err := s.changeRefs(ctx, func() error {
+		if err := condition(); err != nil {
+			return err
+		}
 		err := os.Remove(s.path(refsDir, escape(name)))
 		if errors.Is(err, fs.ErrNotExist) {
 			return ErrNotFound
