@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 # The share of statements that tests reach, in percent. It only rises.
 COVER_FLOOR := 60
-GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # What other operating systems and architectures the module must compile for.
 CROSS := linux/arm64 linux/riscv64 darwin/arm64 windows/amd64
 # Packages whose tests run again as ordinary users: those that ask the kernel for something. internal/e2e and pkg/sandbox

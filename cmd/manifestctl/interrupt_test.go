@@ -71,7 +71,7 @@ func TestD19_Interrupt(t *testing.T) {
 			err = cmd.Wait()
 			require.True(t, signalled, "%s", talk.String())
 			var exit *exec.ExitError
-			require.True(t, errors.As(err, &exit), "%v\n%s", err, talk.String())
+			require.ErrorAs(t, err, &exit, "%s", talk.String())
 			assert.Equal(t, tc.code, exit.ExitCode(), "%s", talk.String())
 			assert.Less(t, time.Since(start), 20*time.Second)
 			assert.Empty(t, stdout.String())
