@@ -114,6 +114,7 @@ func choose(entries []ocispec.Descriptor, tag string) (ocispec.Descriptor, error
 	for _, e := range entries {
 		name := e.Annotations[ocispec.AnnotationRefName]
 		switch {
+		case tag == "" && isRelated(name): // a signature is not what a layout is about
 		case tag == "" || name == tag:
 			exact = add(exact, e)
 		case tagOf(name) == tag || tagOf(e.Annotations[annotationContainerdName]) == tag:
@@ -133,6 +134,11 @@ func choose(entries []ocispec.Descriptor, tag string) (ocispec.Descriptor, error
 		return ocispec.Descriptor{}, fmt.Errorf("%w: it holds no image", ErrNotFound)
 	}
 	return ocispec.Descriptor{}, fmt.Errorf("%w: no image is tagged %q; it holds %s", ErrNotFound, tag, contents(entries))
+}
+
+func isRelated(name string) bool {
+	_, _, ok := RelatedTag(name)
+	return ok
 }
 
 // tagOf returns the tag of a full image name, or "".

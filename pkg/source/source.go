@@ -79,26 +79,11 @@ func (o *Opener) open(ctx context.Context, r ref.Ref) (Image, error) {
 	case ref.Store:
 		return o.openStore(ctx, r)
 	}
-	path := r.Path
-	if o.Dir != "" && !filepath.IsAbs(path) {
-		path = filepath.Join(o.Dir, path)
-	}
-	var (
-		f   files
-		img Image
-		err error
-	)
-	switch r.Kind {
-	case ref.OCILayout:
-		f, err = openDir(path)
-	case ref.OCIArchive, ref.DockerArchive:
-		f, err = openTar(ctx, path, o.Spool)
-	default:
-		return nil, fmt.Errorf("%w: a reference of kind %q cannot be read", errors.ErrUnsupported, r.Kind)
-	}
+	f, err := o.openFiles(ctx, r)
 	if err != nil {
 		return nil, err
 	}
+	var img Image
 	if r.Kind == ref.DockerArchive {
 		img, err = openDocker(ctx, f, r)
 	} else {
@@ -108,6 +93,21 @@ func (o *Opener) open(ctx context.Context, r ref.Ref) (Image, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return img, nil
+}
+
+// openFiles opens the directory or archive that r is in.
+func (o *Opener) openFiles(ctx context.Context, r ref.Ref) (files, error) {
+	path := r.Path
+	if o.Dir != "" && !filepath.IsAbs(path) {
+		path = filepath.Join(o.Dir, path)
+	}
+	switch r.Kind {
+	case ref.OCILayout:
+		return openDir(path)
+	case ref.OCIArchive, ref.DockerArchive:
+		return openTar(ctx, path, o.Spool)
+	}
+	return nil, fmt.Errorf("%w: a reference of kind %q cannot be read", errors.ErrUnsupported, r.Kind)
 }
 
 // checkDocument refuses descriptors whose bytes are too many to be read at once.

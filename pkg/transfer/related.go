@@ -1,0 +1,274 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/manifestctl/manifestctl/pkg/index"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/source"
+)
+
+func isRelatedTag(tag string) bool {
+	_, _, ok := source.RelatedTag(tag)
+	return ok
+}
+
+// cosignTag is what cosign's tags of a digest begin with.
+func cosignTag(d digest.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
+
+// maxRelated is how far what refers to what refers to an image is followed.
+const maxRelated = 4
+
+// relatedFinder looks for what refers to digests in one source.
+type relatedFinder struct {
+	m    *mover
+	from ref.Ref // without tag
+
+	asking      sync.Mutex // guards tagsKnown to unsupported
+	tagsKnown   bool
+	tags        map[string]bool
+	unsupported bool // the registry has no list of referrers
+}
+
+// withRelated adds what refers to the roots, and to what they reach, in front of them: a reader who sees the image finds its signature.
+func (m *mover) withRelated(ctx context.Context, roots []Root, dst ref.Ref) ([]Root, error) {
+	if dst.Kind == ref.DockerArchive {
+		return roots, nil
+	}
+	f := &relatedFinder{m: m}
+	seen := map[digest.Digest]bool{}
+	named := map[string]bool{}
+	var related []Root
+	for _, r := range roots {
+		img, ok := r.From.(source.Image)
+		if !ok || placeKey(img.Ref()) == placeKey(dst) {
+			continue
+		}
+		f.from = img.Ref()
+		level, err := m.reached(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if original := img.Root(); original.Digest != r.Desc.Digest && r.Raw != nil && index.IsIndex(r.Desc.MediaType) {
+			if err := f.noteOriginal(ctx, original.Digest); err != nil {
+				return nil, err
+			}
+		}
+		for depth := 0; len(level) > 0 && depth < maxRelated; depth++ {
+			level = slices.DeleteFunc(level, func(d ocispec.Descriptor) bool {
+				had := seen[d.Digest]
+				seen[d.Digest] = true
+				return had
+			})
+			found, err := f.find(ctx, level, dst)
+			if err != nil {
+				return nil, err
+			}
+			level = nil
+			for _, r := range found {
+				for _, n := range r.Names {
+					if !named[n.String()] {
+						named[n.String()] = true
+						related = append(related, r)
+					}
+				}
+				level = append(level, r.Desc)
+			}
+		}
+	}
+	// Nothing is put beside the image itself by a tag of its own: it is the last.
+	return append(roots, related...), nil
+}
+
+// find returns what refers to digests, as roots.
+func (f *relatedFinder) find(ctx context.Context, of []ocispec.Descriptor, dst ref.Ref) ([]Root, error) {
+	found := make([][]Root, len(of))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, d := range of {
+		if i == 0 { // it tells whether to ask for the others
+			var err error
+			if found[i], err = f.one(ctx, d.Digest, dst); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		g.Go(func() (err error) {
+			found[i], err = f.one(gctx, d.Digest, dst)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.Concat(found...), nil
+}
+
+// one returns what refers to d.
+func (f *relatedFinder) one(ctx context.Context, d digest.Digest, dst ref.Ref) ([]Root, error) {
+	var out []Root
+	list, err := f.referrers(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	for _, desc := range list {
+		r, err := f.open(ctx, f.from.WithDigest(desc.Digest))
+		if errors.Is(err, source.ErrNotFound) {
+			f.m.note("%s, which refers to %s, is missing in %s: left out", desc.Digest, d, f.from)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.Names, r.Subject = []ref.Ref{dst.WithDigest(desc.Digest)}, d
+		r.Desc.Annotations, r.Desc.ArtifactType = desc.Annotations, desc.ArtifactType
+		out = append(out, r)
+	}
+	tags, err := f.allTags(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for tag := range tags {
+		if of, kind, ok := source.RelatedTag(tag); !ok || kind == "" || of != cosignTag(d) {
+			continue
+		}
+		r, err := f.open(ctx, f.from.WithTag(tag))
+		if err != nil {
+			return nil, err
+		}
+		r.Names = []ref.Ref{dst.WithTag(tag)}
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(a, b Root) int { return compareRefs(a.Names[0], b.Names[0]) })
+	return out, nil
+}
+
+func compareRefs(a, b ref.Ref) int {
+	switch as, bs := a.String(), b.String(); {
+	case as < bs:
+		return -1
+	case as > bs:
+		return 1
+	}
+	return 0
+}
+
+func (f *relatedFinder) open(ctx context.Context, r ref.Ref) (Root, error) {
+	leave, err := slot(ctx, f.m.requests)
+	if err != nil {
+		return Root{}, err
+	}
+	defer leave()
+	img, err := f.m.env.opener().Open(ctx, r)
+	if err != nil {
+		return Root{}, err
+	}
+	desc := img.Root()
+	desc.Platform = nil
+	return Root{Desc: desc, From: img}, nil
+}
+
+// referrers lists the manifests whose subject is d.
+func (f *relatedFinder) referrers(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
+	if f.from.Kind == ref.Registry && !f.noList() {
+		leave, err := slot(ctx, f.m.requests)
+		if err != nil {
+			return nil, err
+		}
+		list, supported, err := f.m.env.Registry.Referrers(ctx, f.from, d)
+		leave()
+		if err != nil {
+			return nil, err
+		}
+		if supported {
+			return checked(list)
+		}
+		f.asking.Lock()
+		f.unsupported = true
+		f.asking.Unlock()
+	}
+	tags, err := f.allTags(ctx)
+	if err != nil || !tags[registry.ReferrersTag(d)] {
+		return nil, err
+	}
+	r, err := f.open(ctx, f.from.WithTag(registry.ReferrersTag(d)))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := r.From.Manifest(ctx, r.Desc)
+	if err != nil {
+		return nil, err
+	}
+	idx, err := index.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("the referrers of %s: %w", d, err)
+	}
+	return idx.Manifests, nil
+}
+
+func checked(list []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	for _, d := range list {
+		if err := index.CheckDescriptor(d); err != nil {
+			return nil, fmt.Errorf("%w: a referrer: %w", source.ErrInvalid, err)
+		}
+	}
+	return list, nil
+}
+
+func (f *relatedFinder) noList() bool {
+	f.asking.Lock()
+	defer f.asking.Unlock()
+	return f.unsupported
+}
+
+// allTags lists the tags of the source once.
+func (f *relatedFinder) allTags(ctx context.Context) (map[string]bool, error) {
+	f.asking.Lock()
+	defer f.asking.Unlock()
+	if f.tagsKnown {
+		return f.tags, nil
+	}
+	list, err := f.m.env.opener().Tags(ctx, f.from)
+	if errors.Is(err, source.ErrNotFound) || errors.Is(err, registry.ErrDenied) {
+		f.m.note("the tags of %s cannot be listed: cosign's signatures are not looked for", f.from)
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	f.tags, f.tagsKnown = map[string]bool{}, true
+	for _, t := range list {
+		f.tags[t] = true
+	}
+	return f.tags, nil
+}
+
+// noteOriginal says what is lost of an index that was written anew: what was signed was the whole one.
+func (f *relatedFinder) noteOriginal(ctx context.Context, d digest.Digest) error {
+	list, err := f.referrers(ctx, d)
+	if err != nil {
+		return err
+	}
+	tags, err := f.allTags(ctx)
+	if err != nil {
+		return err
+	}
+	n := len(list)
+	for t := range tags {
+		if of, kind, ok := source.RelatedTag(t); ok && kind != "" && of == cosignTag(d) {
+			n++
+		}
+	}
+	if n > 0 {
+		f.m.note("%d signatures or other referrers of the whole index %s stay behind: they are not about the subset (--sparse keeps the index)", n, d)
+	}
+	return nil
+}
