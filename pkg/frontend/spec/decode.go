@@ -4,6 +4,7 @@ import (
 	"math"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // field is one key of an object: how its value gets into a T.
@@ -92,6 +93,15 @@ func (d *decoder) str(n *node, what string) text {
 		d.r.at(n, hint, "%s must be a string, this is %s", what, n.kind)
 		return text{}
 	}
+	return d.noNUL(n, what)
+}
+
+// noNUL refuses what no path, argument or variable can hold.
+func (d *decoder) noNUL(n *node, what string) text {
+	if strings.ContainsRune(n.text, 0) {
+		d.r.at(n, "", "%s holds a NUL byte", what)
+		return text{}
+	}
 	return text{n.text, n}
 }
 
@@ -99,7 +109,7 @@ func (d *decoder) str(n *node, what string) text {
 func (d *decoder) scalar(n *node, what string) text {
 	switch n.kind {
 	case kindString, kindNumber, kindBool:
-		return text{n.text, n}
+		return d.noNUL(n, what)
 	case kindNull:
 		d.r.at(n, `remove the key, or write "" for an empty value`, "%s has no value", what)
 	default:

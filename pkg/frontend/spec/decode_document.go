@@ -93,9 +93,6 @@ func (d *decoder) args(v *document, n *node) {
 		default:
 			if t := d.scalar(val, "the default of "+k.text); t.set() {
 				v.args = append(v.args, arg{key: k, value: &t.s})
-				if looksSecret(k.text) && t.s != "" {
-					d.r.warn(k, "argument %s looks like a secret; arguments are visible in the environment of steps and in caches: use a secret mount", k.text)
-				}
 			}
 		}
 	})

@@ -141,9 +141,9 @@ func allowed(kind, key string) bool {
 	return true
 }
 
-// content reads the bytes of a file: a string, or base64 with !!binary.
+// content reads the bytes of a file, any bytes: a string, or base64 with !!binary.
 func (d *decoder) content(n *node) text {
-	if n.kind == kindBinary {
+	if n.kind == kindBinary || n.kind == kindString {
 		return text{n.text, n}
 	}
 	return d.str(n, "content")

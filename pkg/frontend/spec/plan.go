@@ -28,8 +28,9 @@ type planner struct {
 	others   []error         // problems of other files than the spec
 	vertices map[digest.Digest]*graph.Vertex
 	seenBy   map[digest.Digest]map[platform.Platform]bool
-	reached  map[string]bool // stages in use
-	targets  int             // how many there are
+	reached  map[string]bool       // stages in use
+	layers   map[*step]graph.Layer // files steps that are the same for all targets
+	targets  int                   // how many there are
 }
 
 func newPlanner(ctx context.Context, r *reporter, doc *document, dir string, o Options) *planner {
@@ -38,7 +39,7 @@ func newPlanner(ctx context.Context, r *reporter, doc *document, dir string, o O
 		dirs: maps.Clone(o.Contexts), args: map[string]*string{},
 		contexts: map[string]*contextDir{}, failed: map[string]bool{}, used: map[string]bool{mainContext: true},
 		vertices: map[digest.Digest]*graph.Vertex{}, seenBy: map[digest.Digest]map[platform.Platform]bool{},
-		reached: map[string]bool{},
+		reached: map[string]bool{}, layers: map[*step]graph.Layer{},
 	}
 	if p.dirs == nil {
 		p.dirs = map[string]string{}
@@ -104,6 +105,8 @@ func (p *planner) bindArgs() {
 			p.r.at(a.key, "--build-arg "+a.key.text+"=VALUE", "argument %s has no default and was not given", a.key.text)
 		case !utf8.ValidString(*value) || strings.ContainsRune(*value, 0):
 			p.r.at(a.key, "", "the value of argument %s is not text", a.key.text)
+		case looksSecret(a.key.text) && *value != "":
+			p.r.warn(a.key, "argument %s looks like a secret; arguments are visible in the environment of steps and in caches: use a secret mount", a.key.text)
 		}
 		p.args[a.key.text] = value
 	}
@@ -171,6 +174,9 @@ func (p *planner) platforms() []platform.Platform {
 		return p.o.Platforms
 	case p.doc.hasPlatform != nil:
 		return declared
+	}
+	if p.o.Machine.IsZero() {
+		p.r.at(p.doc.root, "add platforms", "platforms is missing and this machine's is not known")
 	}
 	return []platform.Platform{p.o.Machine}
 }
