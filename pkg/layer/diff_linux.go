@@ -326,7 +326,7 @@ func (d *differ) content(fd int, e *Entry) error {
 			}
 			left -= int64(n)
 		}
-		if left == 0 {
+		if left == 0 && n < len(buf) {
 			return nil
 		}
 	}

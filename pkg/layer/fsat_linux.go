@@ -232,6 +232,9 @@ func RemoveAll(dir string) error {
 	if i := strings.LastIndexByte(dir, '/'); i >= 0 {
 		parent, base = dir[:i+1], dir[i+1:]
 	}
+	if base == "" || base == "." || base == ".." {
+		return &os.PathError{Op: "remove", Path: dir, Err: unix.EINVAL}
+	}
 	fd, err := openat(unix.AT_FDCWD, parent, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
 		return nil
@@ -240,9 +243,6 @@ func RemoveAll(dir string) error {
 		return &os.PathError{Op: "open", Path: parent, Err: err}
 	}
 	defer unix.Close(fd)
-	if base == "" || base == "." || base == ".." {
-		return &os.PathError{Op: "remove", Path: dir, Err: unix.EINVAL}
-	}
 	if err := removeTree(fd, base); err != nil {
 		return &os.PathError{Op: "remove", Path: dir, Err: err}
 	}
