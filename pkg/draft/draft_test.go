@@ -356,4 +356,3 @@ func TestB26_Concurrent(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, d.Index.Manifests, writers)
 }
-
