@@ -73,6 +73,7 @@ type Mount struct {
 // Layer makes a layer from declared files; nothing is unpacked for it.
 type Layer struct {
 	Entries []Entry `json:"entries"`
+	Time    int64   `json:"time"` // mtime of parents that had to be made, seconds since the epoch
 }
 
 // EntryType is the kind of a declared file.

@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -22,55 +21,6 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 )
-
-// tree makes files in a fresh directory: "NAME" → content, "NAME/" → directory, "NAME@" → symlink to the value.
-func tree(t testing.TB, files map[string]string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for name, content := range files {
-		p := filepath.Join(dir, filepath.FromSlash(strings.TrimRight(name, "@/")))
-		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
-		switch {
-		case strings.HasSuffix(name, "@"):
-			require.NoError(t, os.Symlink(content, p))
-		case strings.HasSuffix(name, "/"):
-			require.NoError(t, os.MkdirAll(p, 0o755))
-		default:
-			require.NoError(t, os.WriteFile(p, []byte(content), 0o644))
-		}
-	}
-	return dir
-}
-
-func load(t testing.TB, dir, file string) (*graph.Build, error) {
-	t.Helper()
-	type result struct {
-		b   *graph.Build
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		b, err := spec.Load(context.Background(), file, dir, spec.Options{Machine: amd64})
-		done <- result{b, err}
-	}()
-	select {
-	case r := <-done:
-		return r.b, r.err
-	case <-time.After(20 * time.Second):
-		t.Fatal("Load hangs")
-		return nil, nil
-	}
-}
-
-const head = "version: 1\nfrom: scratch\nsteps:\n  - files: "
-
-func paths(b *graph.Build) []string {
-	var out []string
-	for _, e := range b.Targets[0].Root.Op.(graph.Layer).Entries {
-		out = append(out, e.Path)
-	}
-	return out
-}
 
 // What is wrong with the context itself, or with the spec as a file.
 func TestFiles(t *testing.T) {

@@ -90,7 +90,7 @@ func (s *step) differs() bool {
 // entries makes the operation of a files step; false when something was reported.
 func (c *chain) entries(s *step) (graph.Layer, bool) {
 	before := c.r.count + len(c.others)
-	op := graph.Layer{Entries: []graph.Entry{}}
+	op := graph.Layer{Entries: []graph.Entry{}, Time: c.created()}
 	declared := map[string]bool{} // what a directory of a source may find there
 	for _, f := range s.files {
 		if f.bad {
@@ -230,7 +230,7 @@ func (c *chain) archive(base *graph.Vertex, s *step) *graph.Vertex {
 		c.r.at(a.source.n, "use files for a directory", "source %q is a directory, not an archive", a.source)
 		return nil
 	}
-	op := graph.Layer{Entries: []graph.Entry{{
+	op := graph.Layer{Time: c.created(), Entries: []graph.Entry{{
 		Type: graph.TypeArchive, Path: p, Context: dir.name, Source: name, Time: c.created(), At: c.r.where(a.n),
 	}}}
 	return c.make(op, platform.Platform{}, s, "ARCHIVE "+name+" "+p, base)

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -182,6 +183,9 @@ func (c *chain) image(s string, at *node) (*graph.Vertex, bool) {
 		return nil, false
 	}
 	meta := graph.Meta{Name: "FROM " + r.Familiar(), Source: c.source(at)}
+	if r.Path != "" && !filepath.IsAbs(r.Path) { // a spec's files are its context's
+		r.Path = filepath.Join(c.dirs[mainContext], r.Path)
+	}
 	return c.intern(graph.New(graph.Image{Ref: r.String()}, c.platform, meta), c.targetPlan.platform), true
 }
 

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/assert"
@@ -26,6 +27,55 @@ import (
 var update = flag.Bool("update", false, "write the golden parts of testdata")
 
 var amd64 = platform.Platform{OS: "linux", Arch: "amd64"}
+
+// tree makes files in a fresh directory: "NAME" → content, "NAME/" → directory, "NAME@" → symlink to the value.
+func tree(t testing.TB, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		p := filepath.Join(dir, filepath.FromSlash(strings.TrimRight(name, "@/")))
+		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
+		switch {
+		case strings.HasSuffix(name, "@"):
+			require.NoError(t, os.Symlink(content, p))
+		case strings.HasSuffix(name, "/"):
+			require.NoError(t, os.MkdirAll(p, 0o755))
+		default:
+			require.NoError(t, os.WriteFile(p, []byte(content), 0o644))
+		}
+	}
+	return dir
+}
+
+func load(t testing.TB, dir, file string) (*graph.Build, error) {
+	t.Helper()
+	type result struct {
+		b   *graph.Build
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		b, err := spec.Load(context.Background(), file, dir, spec.Options{Machine: amd64})
+		done <- result{b, err}
+	}()
+	select {
+	case r := <-done:
+		return r.b, r.err
+	case <-time.After(20 * time.Second):
+		t.Fatal("Load hangs")
+		return nil, nil
+	}
+}
+
+const head = "version: 1\nfrom: scratch\nsteps:\n  - files: "
+
+func paths(b *graph.Build) []string {
+	var out []string
+	for _, e := range b.Targets[0].Root.Op.(graph.Layer).Entries {
+		out = append(out, e.Path)
+	}
+	return out
+}
 
 // testCase is a txtar of testdata: options in the comment, the spec as rootfs.yaml, "want", and the context's
 // other files. A name that ends in * is executable, "NAME -> TARGET" is a symlink, "NAME/" an empty directory.
