@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// maxSessions is how many uploads may be open at once.
-	maxSessions = 4096
+	// maxSessions is how many uploads may be open at once: each holds a file, and
+	// with the store a megabyte, too.
+	maxSessions = 512
 	// sessionLife is how long an upload may lie untouched.
 	sessionLife = time.Hour
 	// busyWait is how long a request waits for one that writes to the same

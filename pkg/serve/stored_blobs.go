@@ -47,26 +47,52 @@ func (s *stored) DeleteBlob(ctx context.Context, repo string, d digest.Digest) e
 // taken back.
 type storedUpload struct {
 	s  *stored
-	in *store.Ingest
+	in *store.Ingest // nil until the first byte: most sessions wait for one
 }
 
 // NewUpload implements storage.
 func (s *stored) NewUpload(ctx context.Context, _ digest.Algorithm) (upload, error) {
-	in, err := s.s.Ingest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &storedUpload{s: s, in: in}, nil
+	return &storedUpload{s: s}, ctx.Err()
 }
 
-func (u *storedUpload) Write(p []byte) (int, error) { return u.in.Write(p) }
-func (u *storedUpload) Mark() error                 { return nil }
-func (u *storedUpload) Rewind() error               { return errUnsupported }
-func (u *storedUpload) Abort()                      { u.in.Abort() }
+func (u *storedUpload) begin() (err error) {
+	if u.in == nil {
+		u.in, err = u.s.s.Ingest(context.Background()) //nolint:forbidigo // outlives the request that begins it
+	}
+	return err
+}
+
+func (u *storedUpload) Write(p []byte) (int, error) {
+	if err := u.begin(); err != nil {
+		return 0, err
+	}
+	return u.in.Write(p)
+}
+
+// Mark implements upload.
+func (u *storedUpload) Mark() error { return nil }
+
+// Rewind implements upload: nothing can be taken back, but of nothing.
+func (u *storedUpload) Rewind() error {
+	if u.in == nil {
+		return nil
+	}
+	return errUnsupported
+}
+
+// Abort implements upload.
+func (u *storedUpload) Abort() {
+	if u.in != nil {
+		u.in.Abort()
+	}
+}
 
 // Commit implements upload. Bytes under another digest than the store's usual
 // one are stored again under that.
 func (u *storedUpload) Commit(ctx context.Context, _ string, want digest.Digest) error {
+	if err := u.begin(); err != nil { // an empty blob
+		return err
+	}
 	got, err := u.in.Commit(ctx, "application/octet-stream")
 	if err != nil {
 		return err
