@@ -121,7 +121,7 @@ func outputHelp() string {
 			names = append(names, a.Name)
 			if !keys[a.Name] {
 				keys[a.Name] = true
-				lines = append(lines, fmt.Sprintf("  %-32s%s\n", a.Name+"="+a.Value, a.Help))
+				lines = append(lines, fmt.Sprintf("  %-36s%s\n", a.Name+"="+a.Value, a.Help))
 			}
 		}
 		fmt.Fprintf(&b, "  %-10s%s\n            keys: %s\n", k.Name, k.Help, strings.Join(names, ", "))

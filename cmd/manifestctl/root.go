@@ -32,10 +32,18 @@ func newRoot(e *env) *cobra.Command {
 	hostsVar(f, &e.globals.insecure, "insecure", "`HOST,...` do not verify TLS of these hosts, or of any without a value")
 
 	root.AddCommand(
+		newAdd(e),
+		newAnnotate(e),
 		newBuild(e),
+		newCreate(e),
 		newEmulate(e),
 		newDoctor(e),
+		newExists(e),
 		newInspect(e),
+		newLs(e),
+		newPush(e),
+		newRemove(e),
+		newRm(e),
 		newServe(e),
 		newSpec(e),
 		newStore(e),
