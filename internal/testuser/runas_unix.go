@@ -79,7 +79,7 @@ func copyBinary(t *testing.T, to string) {
 		}
 	}
 	defer src.Close()
-	dst, err := os.OpenFile(to+".tmp", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	dst, err := os.OpenFile(to+".tmp", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755) //nolint:gosec // for the other users
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func copyBinary(t *testing.T, to string) {
 // userDir makes a home of u with tmp in it; it is removed after the test.
 func userDir(t *testing.T, u account) string {
 	t.Helper()
-	home, err := os.MkdirTemp(tempDir(), "manifestctl-home-")
+	home, err := os.MkdirTemp(tempDir(), "manifestctl-home-") //nolint:usetesting // t.TempDir is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}

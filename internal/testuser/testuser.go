@@ -108,11 +108,11 @@ func shared(t testing.TB) string {
 	if shareDir != "" {
 		return shareDir
 	}
-	dir, err := os.MkdirTemp(tempDir(), "manifestctl-test-")
+	dir, err := os.MkdirTemp(tempDir(), "manifestctl-test-") //nolint:usetesting // outlives the test, and others can read it
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // for the other users
 		t.Fatal(err)
 	}
 	shareDir = dir
@@ -151,7 +151,7 @@ func Cleanup() {
 	shareOnce.Lock()
 	defer shareOnce.Unlock()
 	if shareDir != "" {
-		os.RemoveAll(shareDir)
+		_ = os.RemoveAll(shareDir) // in the temporary directory: whatever stays, goes with that
 		shareDir = ""
 	}
 }

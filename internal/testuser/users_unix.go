@@ -4,6 +4,7 @@ package testuser
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,7 +31,7 @@ func ensure(t *testing.T, v Variant) account {
 	}
 	if _, err := user.Lookup(v.user); err != nil {
 		args := []string{"--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", v.user}
-		if err := run("useradd", args...); err != nil {
+		if err := run(t.Context(), "useradd", args...); err != nil {
 			t.Fatalf("making the test user %s: %v: install passwd", v.user, err)
 		}
 	}
@@ -80,15 +81,15 @@ func giveRange(t *testing.T, name, kind string) {
 		}
 	}
 	arg := fmt.Sprintf("%d-%d", next, next+count-1)
-	if err := run("usermod", "--add-sub"+kind+"s", arg, name); err != nil {
+	if err := run(t.Context(), "usermod", "--add-sub"+kind+"s", arg, name); err != nil {
 		t.Fatalf("giving %s a range of sub%ss: %v", name, kind, err)
 	}
 }
 
 // run retries for a while: the account files may be locked by somebody else.
-func run(name string, args ...string) error {
+func run(ctx context.Context, name string, args ...string) error {
 	for try := 0; ; try++ {
-		out, err := exec.Command(name, args...).CombinedOutput()
+		out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 		if err == nil {
 			return nil
 		}

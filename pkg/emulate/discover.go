@@ -168,7 +168,7 @@ func usable(path string, m machine) error {
 	if err != nil {
 		return fmt.Errorf("not an ELF program: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			return errors.New("dynamically linked, its libraries are not in the rootfs (the package qemu-user-static has a static one)")

@@ -81,14 +81,16 @@ func variantNumber(v string, def int) int {
 // amd64Level is the x86-64 psABI's microarchitecture level of this CPU.
 func amd64Level() int {
 	x := &cpu.X86
-	if !(x.HasSSE3 && x.HasSSSE3 && x.HasSSE41 && x.HasSSE42 && x.HasPOPCNT && x.HasCX16 && x.HasLAHF) {
-		return 1
-	}
-	if !(x.HasAVX && x.HasAVX2 && x.HasBMI1 && x.HasBMI2 && x.HasF16C && x.HasFMA && x.HasLZCNT && x.HasMOVBE && x.HasOSXSAVE) {
+	v2 := x.HasSSE3 && x.HasSSSE3 && x.HasSSE41 && x.HasSSE42 && x.HasPOPCNT && x.HasCX16 && x.HasLAHF
+	v3 := x.HasAVX && x.HasAVX2 && x.HasBMI1 && x.HasBMI2 && x.HasF16C && x.HasFMA && x.HasLZCNT && x.HasMOVBE && x.HasOSXSAVE
+	v4 := x.HasAVX512F && x.HasAVX512BW && x.HasAVX512CD && x.HasAVX512DQ && x.HasAVX512VL
+	switch {
+	case v2 && v3 && v4:
+		return 4
+	case v2 && v3:
+		return 3
+	case v2:
 		return 2
 	}
-	if !(x.HasAVX512F && x.HasAVX512BW && x.HasAVX512CD && x.HasAVX512DQ && x.HasAVX512VL) {
-		return 3
-	}
-	return 4
+	return 1
 }

@@ -42,7 +42,8 @@ func runsELF(program []byte) bool {
 	if f.Close() != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	// Asked once in the life of a process: no caller's context may decide the answer for all.
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout) //nolint:forbidigo // see above
 	defer cancel()
 	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", ro.Fd()))
 	cmd.Env = []string{}

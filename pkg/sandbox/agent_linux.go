@@ -43,7 +43,8 @@ func Main() {
 	if !amAgent {
 		return
 	}
-	if err := newServer().serve(); err != nil && !errors.Is(err, errHungUp) {
+	ctx := context.Background() //nolint:forbidigo // the agent's main: it ends by being killed
+	if err := newServer().serve(ctx); !errors.Is(err, errHungUp) {
 		fmt.Fprintln(os.Stderr, err) //nolint:forbidigo // the parent's pipe, shown when an agent dies
 		os.Exit(1)                   //nolint:forbidigo // a process of its own
 	}
@@ -62,14 +63,15 @@ type server struct {
 
 func newServer() *server { return &server{codec: newCodec(), home: -1, binfmt: -1, proc: -1} }
 
-func (s *server) serve() error {
+// serve answers requests until the parent hangs up; there is always an error.
+func (s *server) serve(ctx context.Context) error {
 	unix.CloseOnExec(agentFD)
 	for {
 		req, fds, err := s.codec.receive(agentFD)
 		if err != nil {
 			return err
 		}
-		r := s.handle(req, fds)
+		r := s.handle(ctx, req, fds)
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
@@ -79,20 +81,20 @@ func (s *server) serve() error {
 	}
 }
 
-func (s *server) handle(req request, fds []int) reply {
+func (s *server) handle(ctx context.Context, req request, fds []int) reply {
 	var r reply
 	var err error
 	switch {
 	case req.Op == opHello && req.Hello != nil:
 		err = s.hello(req.Hello, &r)
 	case req.Op == opUnpack && len(fds) == 1:
-		err = s.unpack(req, fds[0])
+		err = s.unpack(ctx, req, fds[0])
 	case req.Op == opRemove:
 		err = remove(req.Dir)
 	case req.Op == opProbe:
 		r.Rungs = s.selftest(req.Dir)
 	case req.Op == opRun && req.Step != nil:
-		r.Exit, err = s.run(req.Step, fds)
+		r.Exit, err = s.run(ctx, req.Step, fds)
 	default:
 		err = fmt.Errorf("sandbox: unknown request %q", req.Op)
 	}
@@ -188,7 +190,7 @@ func register(dir int, line string) error {
 	return errors.Join(err, unix.Close(fd))
 }
 
-func (s *server) unpack(req request, fd int) error {
+func (s *server) unpack(ctx context.Context, req request, fd int) error {
 	// The descriptor stays the loop's to close.
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -196,7 +198,7 @@ func (s *server) unpack(req request, fd int) error {
 	}
 	tar := os.NewFile(uintptr(dup), "layer")
 	defer tar.Close()
-	return layer.Apply(context.Background(), req.Dir, tar, layer.ApplyOptions{
+	return layer.Apply(ctx, req.Dir, tar, layer.ApplyOptions{
 		Ownership: s.ownership(), Limits: req.Limits, Overlay: true,
 	})
 }
@@ -209,14 +211,14 @@ func (s *server) ownership() layer.Ownership {
 }
 
 // diff writes the layer that the upper directory is.
-func diff(st *wireStep, upper string, fd int) error {
+func diff(ctx context.Context, st *wireStep, upper string, fd int) error {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("writing a layer: %w", err)
 	}
 	out := os.NewFile(uintptr(dup), "diff")
 	defer out.Close()
-	return layer.Diff(context.Background(), upper, out, layer.DiffOptions{
+	return layer.Diff(ctx, upper, out, layer.DiffOptions{
 		Ownership: st.Ownership, Clamp: st.Clamp,
 	})
 }

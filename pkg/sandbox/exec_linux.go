@@ -118,7 +118,7 @@ func (st *step) chdir() error {
 	if cwd == "" {
 		cwd = "/"
 	}
-	fd, _, err := st.tree.open(cwd, want{uid: st.Account.UID, gid: st.Account.GID})
+	fd, err := st.tree.open(cwd, want{uid: st.Account.UID, gid: st.Account.GID})
 	if err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	}

@@ -62,8 +62,12 @@ func TestIsolation(t *testing.T) {
 		})
 		t.Run("E03 mounts", func(t *testing.T) {
 			for _, args := range [][]string{
-				{"mount", "x", "/etc", "tmpfs"}, {"umount", "/proc"}, {"umount", "/etc/hosts"}, {"mount", "x", "/bin", "binfmt_misc"},
-				{"unshare", "0x20000"}, {"sethostname", "x"},
+				{"mount", "x", "/etc", "tmpfs"},
+				{"umount", "/proc"},
+				{"umount", "/etc/hosts"},
+				{"mount", "x", "/bin", "binfmt_misc"},
+				{"unshare", "0x20000"},
+				{"sethostname", "x"},
 			} {
 				r := b.run(b.step(args...))
 				require.Error(t, r.failure, args)

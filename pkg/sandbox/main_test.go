@@ -139,7 +139,6 @@ func (b *box) step(args ...string) Step {
 // result is what came of a step.
 type result struct {
 	out, err string
-	diff     []byte
 	failure  error
 	took     time.Duration
 }

@@ -39,6 +39,9 @@ func Probe(ctx context.Context, o Options) []Rung {
 		p, err := NewPool(ctx, mo)
 		if err != nil {
 			r.Detail, r.Err, r.Mend = consequences[mode], errText(err), mendMode(mode, err)
+			if best != nil {
+				r.Detail, r.Mend = "not needed: mode "+string(best.Mode())+" is used", "none needed"
+			}
 			modes = append(modes, r)
 			userns.Err, userns.Mend = r.Err, r.Mend
 			continue
@@ -52,7 +55,7 @@ func Probe(ctx context.Context, o Options) []Rung {
 		userns.OK = true
 		if best == nil {
 			best = p
-			defer best.Close()
+			defer func() { _ = best.Close() }() // what it said is said
 			continue
 		}
 		if err := p.Close(); err != nil {

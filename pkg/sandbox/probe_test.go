@@ -219,7 +219,7 @@ func TestE25(t *testing.T) {
 		exe, err := executable()
 		require.NoError(t, err)
 		defer exe.Close()
-		_, err = pl.spawn(exe)
+		_, err = pl.spawn(t.Context(), exe)
 		require.ErrorIs(t, err, ErrHost)
 		assert.Contains(t, err.Error(), "no such luck")
 	})

@@ -31,8 +31,12 @@ var devices = []struct {
 
 // deviceLinks are the symlinks in /dev.
 var deviceLinks = [][2]string{
-	{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
-	{"ptmx", "pts/ptmx"}, {"core", "/proc/kcore"},
+	{"fd", "/proc/self/fd"},
+	{"stdin", "/proc/self/fd/0"},
+	{"stdout", "/proc/self/fd/1"},
+	{"stderr", "/proc/self/fd/2"},
+	{"ptmx", "pts/ptmx"},
+	{"core", "/proc/kcore"},
 }
 
 // hidden are files and directories of /proc and /sys that a step has no business with; below readOnly nothing can be written.
@@ -69,8 +73,7 @@ func (t *tree) standard(name string) (int, error) {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return -1, fmt.Errorf("looking at /%s of the rootfs: %w", name, err)
 	}
-	fd, _, err := t.open(name, want{stub: true, stays: true})
-	return fd, err
+	return t.open(name, want{stub: true, stays: true})
 }
 
 func (t *tree) mountProc(empty, null int) error {

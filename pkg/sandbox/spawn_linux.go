@@ -51,11 +51,16 @@ type agent struct {
 
 // executable opens a sealed copy of this program in memory, or where programs in memory are refused the file itself.
 func executable() (*os.File, error) {
-	f, err := sealedCopy()
+	src, err := os.Open("/proc/self/exe")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: opening this program again: %w: mount /proc", ErrHost, err)
 	}
-	defer f.Close()
+	defer src.Close()
+	f := src
+	if mem, err := sealedCopy(src); err == nil {
+		defer mem.Close()
+		f = mem
+	}
 	// Away from the low numbers, which are given to the agent's own files while it is started from this one.
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 16)
 	if err != nil {
@@ -64,35 +69,29 @@ func executable() (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-func sealedCopy() (*os.File, error) {
-	src, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return nil, fmt.Errorf("%w: opening this program again: %w: mount /proc", ErrHost, err)
-	}
+// sealedCopy copies a program into memory, where nobody can write to it again.
+func sealedCopy(src *os.File) (_ *os.File, err error) {
 	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 	fd, err := unix.MemfdCreate("manifestctl", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // before linux 6.3
 		fd, err = unix.MemfdCreate("manifestctl", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
-		return src, nil
+		return nil, err // refused (vm.memfd_noexec)
 	}
 	mem := os.NewFile(uintptr(fd), "manifestctl")
-	if _, err := io.Copy(mem, src); err != nil {
-		mem.Close()
-		return src, nil
+	if _, err = io.Copy(mem, src); err == nil {
+		_, err = unix.FcntlInt(mem.Fd(), unix.F_ADD_SEALS, seals)
 	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		mem.Close()
-		return src, nil
+	if err != nil {
+		return nil, errors.Join(err, mem.Close())
 	}
-	src.Close()
 	return mem, nil
 }
 
 // start starts an agent and sets it up.
 func (p *Pool) start(ctx context.Context) (*agent, error) {
-	a, err := p.plan.spawn(p.exe)
+	a, err := p.plan.spawn(ctx, p.exe)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +120,7 @@ func (p *Pool) start(ctx context.Context) (*agent, error) {
 }
 
 // spawn clones an agent into its namespaces and maps its ids.
-func (pl plan) spawn(exe *os.File) (*agent, error) {
+func (pl plan) spawn(ctx context.Context, exe *os.File) (*agent, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("making an agent's socket: %w", err)
@@ -136,7 +135,7 @@ func (pl plan) spawn(exe *os.File) (*agent, error) {
 	}
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
-		c.Close()
+		_ = c.Close()
 		return nil, fmt.Errorf("making an agent's socket: %w", os.ErrInvalid)
 	}
 	a := &agent{conn: conn, codec: newCodec(), exited: make(chan struct{})}
@@ -160,13 +159,12 @@ func (pl plan) spawn(exe *os.File) (*agent, error) {
 	started := make(chan error)
 	go a.life(exe, theirs, attr, started)
 	if err := <-started; err != nil {
-		conn.Close()
-		return nil, err
+		return nil, errors.Join(err, conn.Close())
 	}
 	if pl.uidTool != "" {
-		err := runMap(pl.uidTool, toolArgs(a.proc.Pid, pl.uids))
+		err := runMap(ctx, pl.uidTool, toolArgs(a.proc.Pid, pl.uids))
 		if err == nil {
-			err = runMap(pl.gidTool, toolArgs(a.proc.Pid, pl.gids))
+			err = runMap(ctx, pl.gidTool, toolArgs(a.proc.Pid, pl.gids))
 		}
 		if err != nil {
 			a.kill()
@@ -214,7 +212,7 @@ func (a *agent) life(exe, socket *os.File, attr *syscall.SysProcAttr, started ch
 	}()
 	a.state, _ = proc.Wait()
 	<-drained
-	a.conn.Close()
+	_ = a.conn.Close() // wakes who waits for a reply
 	close(a.exited)
 }
 
@@ -228,8 +226,8 @@ func cloneError(err error) error {
 }
 
 // runMap runs newuidmap or newgidmap.
-func runMap(tool string, args []string) error {
-	cmd := exec.Command(tool, args...)
+func runMap(ctx context.Context, tool string, args []string) error {
+	cmd := exec.CommandContext(ctx, tool, args...)
 	cmd.Env = []string{}
 	out, err := cmd.CombinedOutput()
 	if err != nil {

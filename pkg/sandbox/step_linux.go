@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -33,7 +34,7 @@ type ended struct {
 }
 
 // run does a whole step: set up, process, clean-up, layer.
-func (s *server) run(w *wireStep, fds []int) (*ExitError, error) {
+func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, error) {
 	st := &step{wireStep: w, srv: s, out: [2]int{-1, -1}, upper: filepath.Join(w.Scratch, "upper"), stage: filepath.Join(w.Scratch, "stage")}
 	diffFD := -1
 	for _, f := range []struct {
@@ -67,7 +68,7 @@ func (s *server) run(w *wireStep, fds []int) (*ExitError, error) {
 		return end.exit, end.err
 	}
 	if w.Diff {
-		if err := diff(w, st.upper, diffFD); err != nil {
+		if err := diff(ctx, w, st.upper, diffFD); err != nil {
 			return nil, err
 		}
 	}

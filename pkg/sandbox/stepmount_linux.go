@@ -22,7 +22,7 @@ func (st *step) mount(m Mount, stage, n int) error {
 		return err
 	}
 	defer unix.Close(fd)
-	target, _, err := st.tree.open(m.Target, want{file: file, stub: true})
+	target, err := st.tree.open(m.Target, want{file: file, stub: true})
 	if errors.Is(err, unix.EROFS) {
 		return fmt.Errorf("%w: the target is missing and lies in a read-only mount", err)
 	}
@@ -167,9 +167,9 @@ func (st *step) newOverlayMount(m Mount, n int, attrs uint64) (int, error) {
 
 // find opens what is at name, following links inside the tree.
 func (t *tree) find(name string) (int, error) {
-	fd, _, err := t.open(name, want{exist: true, file: true})
+	fd, err := t.open(name, want{exist: true, file: true})
 	if errors.Is(err, unix.EISDIR) {
-		fd, _, err = t.open(name, want{exist: true})
+		fd, err = t.open(name, want{exist: true})
 	}
 	return fd, err
 }

@@ -58,9 +58,8 @@ type level struct {
 	fd   int
 }
 
-// open walks to target and returns a descriptor (O_PATH) of what is there, making what is missing. It also returns
-// the name without links, relative to the root ("." is the root).
-func (t *tree) open(target string, w want) (fd int, name string, err error) {
+// open walks to target and returns a descriptor (O_PATH) of what is there, making what is missing.
+func (t *tree) open(target string, w want) (int, error) {
 	var stack []level
 	top := func() int {
 		if len(stack) == 0 {
@@ -86,8 +85,8 @@ func (t *tree) open(target string, w want) (fd int, name string, err error) {
 			pop()
 		}
 	}()
-	fail := func(err error) (int, string, error) {
-		return -1, "", fmt.Errorf("%s in the rootfs: %w", target, err)
+	fail := func(err error) (int, error) {
+		return -1, fmt.Errorf("%s in the rootfs: %w", target, err)
 	}
 	rest := strings.Split(target, "/")
 	for links := 0; len(rest) > 0; {
@@ -134,7 +133,7 @@ func (t *tree) open(target string, w want) (fd int, name string, err error) {
 				unix.Close(child)
 				return fail(fmt.Errorf("%w: %w: /%s is not a directory", ErrRootfs, unix.ENOTDIR, path.Join(here(), name)))
 			}
-			return child, path.Join(here(), name), nil
+			return child, nil
 		}
 	}
 	if w.file {
@@ -144,7 +143,7 @@ func (t *tree) open(target string, w want) (fd int, name string, err error) {
 	if err != nil {
 		return fail(err)
 	}
-	return dup, path.Join(".", here()), nil
+	return dup, nil
 }
 
 func onlyDots(rest []string) bool {
