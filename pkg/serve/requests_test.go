@@ -459,7 +459,7 @@ func TestManifests_ifMatch(t *testing.T) {
 // TestTags_F12 reads a tag while many write it.
 func TestTags_F12_oneManifestAtATime(t *testing.T) {
 	eachAPI(t, func(t *testing.T, a api) {
-		const writers = 12
+		const writers = 6
 		var images []image
 		known := map[string]bool{}
 		for range writers {
@@ -488,7 +488,7 @@ func TestTags_F12_oneManifestAtATime(t *testing.T) {
 		})
 		for _, im := range images {
 			wg.Go(func() {
-				for range 4 {
+				for range 3 {
 					assert.Equal(t, 201, a.call("PUT", "/v2/app/manifests/x", im.raw, "Content-Type", im.desc.MediaType).status)
 				}
 			})
