@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"encoding/json"
 	"strconv"
 	"strings"
 
@@ -287,18 +286,6 @@ func account(s string) bool {
 		return err == nil && v <= maxID
 	}
 	return s[0] != '-' && s[0] != '+'
-}
-
-// command is a command as people read it.
-func (v *run) command() string {
-	if v.shell != nil {
-		return strings.TrimSpace(v.script)
-	}
-	b, err := json.Marshal(texts(v.argv))
-	if err != nil {
-		return ""
-	}
-	return string(b)
 }
 
 func texts(ts []text) []string {
