@@ -121,12 +121,12 @@ func (s *server) hello(h *hello, r *reply) error {
 	}
 	if s.mode != ModeSingle { // where setgroups is denied, the groups stay (as nobody's)
 		if err := unix.Setgroups(nil); err != nil {
-			return fmt.Errorf("%w: setgroups: %w", ErrHost, err)
+			return fmt.Errorf("%w: setgroups in an own user namespace: %w: %s", ErrHost, err, mendMounts())
 		}
 	}
 	// Mounts that the host makes later arrive here, ours never leave.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return fmt.Errorf("%w: making mounts private in an own mount namespace: %w: a security module (AppArmor) refuses mounts in user namespaces", ErrHost, err)
+		return fmt.Errorf("%w: mounting in an own mount namespace: %w: %s", ErrHost, err, mendMounts())
 	}
 	fd, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

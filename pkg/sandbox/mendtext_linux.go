@@ -34,6 +34,17 @@ func mendUserns(errno syscall.Errno) string {
 	return "a chroot, a seccomp profile or a security module refuses it"
 }
 
+// mendMounts names what lets a process make a user namespace and then refuses what root may do in it.
+func mendMounts() string {
+	if sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" {
+		return "AppArmor restricts user namespaces: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or add a profile for this program"
+	}
+	if status("Seccomp") == "2" {
+		return "a seccomp profile or AppArmor refuses it (a container's default): --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+	}
+	return "a security module refuses it"
+}
+
 func sysctl(name string) string {
 	b, err := os.ReadFile("/proc/sys/" + name)
 	if err != nil {

@@ -94,6 +94,7 @@ func TestModes(t *testing.T) {
 func TestE25(t *testing.T) {
 	const poor = "MANIFESTCTL_TEST_POOR"
 	cases := map[string]struct {
+		flags   uintptr
 		prepare func(t *testing.T)
 		check   func(t *testing.T)
 	}{
@@ -124,6 +125,21 @@ func TestE25(t *testing.T) {
 				r := b.run(b.step("write", "/x", "--", "chown", "/x", "33", "33"))
 				require.ErrorIs(t, r.failure, ErrOwnership)
 				assert.Equal(t, "ok\n", b.ok("echo", "ok"))
+			},
+		},
+		"no programs in memory": {
+			flags: syscall.CLONE_NEWPID, // which the setting is one of
+			prepare: func(t *testing.T) {
+				require.NoError(t, syscall.Mount("proc", "/proc", "proc", 0, ""))
+				require.NoError(t, os.WriteFile("/proc/sys/vm/memfd_noexec", []byte("2"), 0o644))
+			},
+			check: func(t *testing.T) {
+				got := rungsByName(t, Options{Mode: ModeSingle})
+				assert.False(t, got[rungSealed].OK)
+				assert.Contains(t, got[rungSealed].Mend, "vm.memfd_noexec")
+				b := boxOf(t, newPool(t, Options{Mode: ModeSingle}))
+				assert.Equal(t, "ok\n", b.ok("echo", "ok"))
+				assert.Equal(t, "/proc/1/exe permission denied\n", b.ok("create", "/proc/1/exe"))
 			},
 		},
 		"one id, in a container": {
@@ -202,7 +218,7 @@ func TestE25(t *testing.T) {
 			cmd := exec.Command("/proc/self/exe", "-test.run=^TestE25$", "-test.v", "-test.timeout=60s")
 			cmd.Env = append(os.Environ(), poor+"="+name, "MANIFESTCTL_TEST_SHARED="+filepath.Dir(shared), "MANIFESTCTL_TEST_VARIANT=user")
 			cmd.SysProcAttr = &syscall.SysProcAttr{
-				Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+				Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | cases[name].flags,
 				UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
 				GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
 			}
