@@ -92,14 +92,6 @@ func (w *Worker) contextRoot(name string) (*os.Root, error) {
 
 func executable(m os.FileMode) bool { return m&0o100 != 0 }
 
-// parentTime is the time of directories that have to be made for op's entries.
-func parentTime(op graph.Layer) time.Time {
-	if len(op.Entries) == 0 {
-		return time.Unix(0, 0)
-	}
-	return time.Unix(op.Entries[0].Time, 0)
-}
-
 var tarTypes = map[graph.EntryType]byte{
 	graph.TypeFile:      tar.TypeReg,
 	graph.TypeDirectory: tar.TypeDir,

@@ -117,7 +117,7 @@ func (w *Worker) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result
 	case graph.Exec:
 		return w.exec(ctx, v, op, inputs)
 	case graph.Layer:
-		return w.change(ctx, inputs[0], parentTime(op), func(b *layer.Builder, view *layer.View) error {
+		return w.change(ctx, inputs[0], time.Unix(op.Time, 0), func(b *layer.Builder, view *layer.View) error {
 			return w.entries(ctx, b, view, op)
 		})
 	case graph.Copy:
@@ -129,6 +129,3 @@ func (w *Worker) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result
 	}
 	return solve.Result{}, fmt.Errorf("this worker does not know the operation %q", v.Op.Kind())
 }
-
-// lockRetry is how often a lock that another process holds is tried again.
-const lockRetry = 20 * time.Millisecond

@@ -251,6 +251,30 @@ func TestMounts(t *testing.T) {
 	assert.ErrorIs(t, err, local.ErrSecret)
 }
 
+func TestCacheBeginsWithItsSource(t *testing.T) {
+	dir, _ := program(t, "amd64")
+	b := newBench(t, filepath.Join(t.TempDir(), "store"), map[string]string{"context": dir}, nil)
+	p := platform.Platform{OS: "linux", Arch: "amd64"}
+	seed := graph.New(graph.Layer{Entries: []graph.Entry{{Type: graph.TypeFile, Path: "/seed/n", Content: []byte("seed")}}}, platform.Platform{}, meta, nil)
+	for _, sharing := range []string{"shared", "locked", "private"} {
+		t.Run(sharing, func(t *testing.T) {
+			op := graph.Exec{
+				Args: []string{"/bin/probe", "append /cache/n +" + sharing, "cat /cache/n"}, Network: graph.NetworkNone,
+				Mounts: []graph.Mount{{Type: graph.MountCache, Target: "/cache", ID: sharing, Sharing: sharing, Input: 1, Source: "/seed"}},
+			}
+			b.out.Reset()
+			_, err := b.solve(t, graph.New(op, p, meta, base(), seed))
+			require.NoError(t, err, b.out.String())
+			assert.Equal(t, "seed+"+sharing, b.out.String())
+			op.Args = []string{"/bin/probe", "cat /cache/n"}
+			b.out.Reset()
+			_, err = b.solve(t, graph.New(op, p, meta, base(), seed))
+			require.NoError(t, err)
+			assert.Equal(t, "seed+"+sharing, b.out.String(), "filled once")
+		})
+	}
+}
+
 func TestFailingStepSaysHow(t *testing.T) {
 	dir, _ := program(t, "amd64")
 	b := newBench(t, filepath.Join(t.TempDir(), "store"), map[string]string{"context": dir}, nil)
