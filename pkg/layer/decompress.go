@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -136,7 +137,7 @@ func describe(found string, head []byte) string {
 type countReader struct {
 	ctx context.Context //nolint:containedctx // lives as long as the stream
 	r   io.Reader
-	n   int64
+	n   atomic.Int64 // decoders read ahead on a goroutine of theirs
 }
 
 func (c *countReader) Read(p []byte) (int, error) {
@@ -144,7 +145,7 @@ func (c *countReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.r.Read(p)
-	c.n += int64(n)
+	c.n.Add(int64(n))
 	return n, err
 }
 
@@ -170,8 +171,8 @@ func (l *limitReader) Read(p []byte) (int, error) {
 	switch {
 	case l.lim.Size > 0 && l.n > l.lim.Size:
 		n, err = 0, fmt.Errorf("%w: more than %d uncompressed bytes", ErrLimit, l.lim.Size)
-	case !l.plain && l.n > ratioFrom && l.n/l.lim.Ratio > l.in.n:
-		n, err = 0, fmt.Errorf("%w: %d compressed bytes gave %d, more than %d times as many", ErrLimit, l.in.n, l.n, l.lim.Ratio)
+	case !l.plain && l.n > ratioFrom && l.n/l.lim.Ratio > l.in.n.Load():
+		n, err = 0, fmt.Errorf("%w: %d compressed bytes gave %d, more than %d times as many", ErrLimit, l.in.n.Load(), l.n, l.lim.Ratio)
 	case err == io.EOF && !l.plain:
 		if b, rest := l.end.Peek(1); len(b) > 0 {
 			err = fmt.Errorf("%w: data after the end of the %s stream", ErrInvalid, l.name)
