@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/manifestctl/manifestctl/pkg/build"
+	"github.com/manifestctl/manifestctl/pkg/draft"
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/inspect"
@@ -19,6 +20,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/serve"
 	"github.com/manifestctl/manifestctl/pkg/source"
 	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
 
 // The exit codes.
@@ -42,7 +44,7 @@ var exitTable = []struct {
 	text string
 }{
 	{exitOK, "ok"},
-	{exitFailed, "failed"},
+	{exitFailed, "failed; exists: no"},
 	{exitUsage, "usage, bad spec, bad reference"},
 	{exitStep, "a step failed"},
 	{exitFindings, "findings: something checked is not as it should be"},
@@ -56,6 +58,9 @@ var exitTable = []struct {
 
 // errFindings is the kind of "checked, and not as it should be".
 var errFindings = errors.New("findings")
+
+// errQuiet ends a command that has answered no: exit code 1 says it all.
+var errQuiet = errors.New("no")
 
 // errorKinds maps kinds of errors to exit codes. The first row that matches counts: what the host cannot do
 // says more than the step that needed it.
@@ -73,7 +78,14 @@ var errorKinds = []struct {
 	{platform.ErrInvalid, exitUsage, "`manifestctl emulate ls` lists the platforms"},
 	{ref.ErrInvalid, exitUsage, ""},
 	{output.ErrInvalid, exitUsage, ""},
+	{draft.ErrInvalid, exitUsage, ""},
+	{transfer.ErrInvalid, exitUsage, ""},
 	{errFindings, exitFindings, ""},
+	{transfer.ErrConflict, exitConflict, ""},
+	{store.ErrConflict, exitConflict, ""},
+	{draft.ErrExists, exitConflict, "--amend adds to it, --replace makes it anew"},
+	{index.ErrDuplicate, exitFailed, "--replace-platform lets the new one take the place of the old one"},
+	{draft.ErrNotIndex, exitFailed, ""},
 	{registry.ErrDenied, exitDenied, "log in with docker or podman: their credential files are read"},
 	{registry.ErrNotFound, exitNotFound, ""},
 	{source.ErrNotFound, exitNotFound, ""},
@@ -140,6 +152,9 @@ func (e *env) fail(ctx context.Context, err error) int {
 	if s, ok := signalled(ctx); ok {
 		e.note("manifestctl: %s", s.text)
 		return s.code
+	}
+	if err == errQuiet { //nolint:errorlint // joined with another it is no answer
+		return exitFailed
 	}
 	e.note("manifestctl: %s", err)
 	if hint := hintFor(err); hint != "" {

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/pflag"
+
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/transfer"
+)
+
+// withTransfer makes what transfers between these references work with, for the time of f. The store is opened only when one of
+// them is in it, and for writing only when one of writes is.
+func (e *env) withTransfer(ctx context.Context, reads, writes []ref.Ref, f func(transfer.Env) error) error {
+	o := e.registry()
+	o.Events = func(ev event.Event) {
+		if ev.Kind == event.Warning {
+			e.note("warning: %s", ev.Text)
+		}
+	}
+	client := registry.New(o)
+	defer client.Close()
+	env := transfer.Env{Registry: client, Stdout: e.stdout, Now: e.now}
+	written, used := inStore(writes), inStore(reads) || inStore(writes)
+	if !used {
+		return f(env)
+	}
+	return e.withStore(ctx, store.Options{ReadOnly: !written}, func(st *store.Store) error {
+		env.Store = st
+		return f(env)
+	})
+}
+
+func inStore(refs []ref.Ref) bool {
+	for _, r := range refs {
+		if r.Kind == ref.Store {
+			return true
+		}
+	}
+	return false
+}
+
+// transferFlags are the flags of every command that moves images.
+type transferFlags struct {
+	platforms []string
+	ifMatch   string
+	options   transfer.Options
+}
+
+func (t *transferFlags) add(f *pflag.FlagSet) {
+	f.StringSliceVar(&t.platforms, "platform", nil, "`OS/ARCH[/VARIANT],...` these only")
+	f.IntVarP(&t.options.Concurrency, "concurrency", "j", 0, "`N` transfers at once (default 32)")
+	f.BoolVar(&t.options.DryRun, "dry-run", false, "change nothing, and say what would be done")
+	f.StringVar(&t.ifMatch, "if-match", "", "`DIGEST|none` write the tag only if it points at DIGEST, or does not exist; else exit code 5")
+}
+
+// parse makes options of the flags.
+func (t *transferFlags) parse() (o transfer.Options, err error) {
+	o = t.options
+	if o.Concurrency < 0 || o.Concurrency > 1000 {
+		return o, usagef("--concurrency %d: want 1 to 1000", o.Concurrency)
+	}
+	if len(t.platforms) > 0 && !(len(t.platforms) == 1 && t.platforms[0] == "all") {
+		if o.Platforms, err = parsePlatforms(t.platforms); err != nil {
+			return o, err
+		}
+	}
+	if o.Condition, err = transfer.ParseCondition(t.ifMatch); err != nil {
+		return o, usagef("--if-match: %w", err)
+	}
+	return o, nil
+}
+
+// reported writes what a transfer did, for people.
+func (e *env) reported(r transfer.Report, dry bool) {
+	for _, n := range r.Notes {
+		e.note("note: %s", n)
+	}
+	if !dry {
+		return
+	}
+	e.note("would write %s and %s, %s; %s mounted, %s there already; %s", count(r.Manifests, "manifest"), count(r.Blobs, "blob"),
+		bytesText(r.Bytes), count(r.Mounted, "blob"), count(r.Skipped, "object"), count(int(r.Requests), "request"))
+}
+
+// writeMetadata writes buildx's metadata file of an index that went to names; path "" is none.
+func writeMetadata(path string, desc ocispec.Descriptor, names []ref.Ref) error {
+	if path == "" {
+		return nil
+	}
+	texts := make([]string, 0, len(names))
+	for _, n := range names {
+		texts = append(texts, n.String())
+	}
+	m := metadata{Descriptor: desc, Digest: desc.Digest.String(), Name: strings.Join(texts, ",")}
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing %q: %w", path, err)
+	}
+	return writeFile(path, append(data, '\n'))
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
