@@ -37,7 +37,7 @@ bin/manifestctl:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -buildid=' -o $@ ./cmd/manifestctl
 
 .PHONY: demo
-demo: build ## build, push, inspect and pull back examples/hello (Go, qemu-user-static)
+demo: ## build, push, inspect and pull back examples/hello (Go, qemu-user-static)
 	scripts/demo.sh
 
 ##@ gates
@@ -127,7 +127,7 @@ docs: ## write docs/cli from the commands (Go)
 
 .PHONY: golden
 golden: ## write golden files anew; look at git diff (Go)
-	$(GO) test ./... -update 2>&1 | grep -v 'flag provided but not defined' || true
+	$(GO) test $$(git grep -lE 'flag\.Bool\("update"' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|') -update
 	git diff --stat
 
 .PHONY: vuln
