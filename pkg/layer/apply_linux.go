@@ -108,7 +108,8 @@ func (a *applier) open() error {
 	if len(names) > 0 && a.o.Overlay {
 		return fmt.Errorf("%w %q: it is not empty", ErrTarget, a.dir)
 	}
-	if len(names) == 0 && int(st.Uid) != unix.Geteuid() {
+	// With real ids a layer below may have given the root away.
+	if (len(names) == 0 || a.o.Ownership == OwnXattr) && int(st.Uid) != unix.Geteuid() {
 		return fmt.Errorf("%w %q: it belongs to uid %d", ErrTarget, a.dir, st.Uid)
 	}
 	if !a.o.Overlay {
