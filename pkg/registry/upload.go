@@ -42,7 +42,6 @@ type upload struct {
 	progress *progress
 
 	session  *url.URL // where to send; nil when there is none
-	sessions int      // that were begun
 	offset   int64    // what the registry holds in the session
 	minChunk int64    // it takes no smaller pieces but the last
 	chunk    int64    // largest piece; 0: the whole in one request
@@ -155,9 +154,6 @@ func (u *upload) run(ctx context.Context) error {
 	var mark int64
 	for fails := 0; ; {
 		if u.session == nil {
-			if u.sessions++; u.sessions > tries {
-				return fmt.Errorf("pushing blob %s@%s: the registry lost the upload %d times", u.ref.Repository(), u.desc.Digest, tries)
-			}
 			done, err := u.begin(ctx)
 			if done || err != nil {
 				return err
@@ -175,10 +171,9 @@ func (u *upload) run(ctx context.Context) error {
 			return u.request("pushing blob", http.MethodPut).explain(err)
 		}
 		u.takeUp(ctx)
-		if u.offset-mark >= worthwhile {
+		if u.offset-mark >= worthwhile { // further than ever before
 			fails, mark = 0, u.offset
 		}
-		mark = min(mark, u.offset)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -95,6 +96,15 @@ func rawRequest(t *testing.T, base, request string) (int, error) {
 	return resp.StatusCode, nil
 }
 
+type spaces struct{}
+
+func (spaces) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
 // tree lists what is below a directory, with sizes.
 func tree(t *testing.T, dir string) map[string]int64 {
 	t.Helper()
@@ -175,6 +185,19 @@ func TestUploads_F06_chunks(t *testing.T) {
 			assert.Equal(t, "0-399", res.header.Get("Range"), "%s: unchanged", name)
 		}
 		assert.Equal(t, 202, send(400, 800, "400-799").status)
+		if strings.HasSuffix(t.Name(), "directory") {
+			// Of unknown length, and not as long as the Content-Range says.
+			for _, n := range []int{50, 150} {
+				req, err := http.NewRequestWithContext(t.Context(), "PATCH", a.base+loc, io.MultiReader(bytes.NewReader(b[800:800+n])))
+				require.NoError(t, err)
+				req.Header.Set("Content-Range", "800-899")
+				resp, err := plainClient.Do(req)
+				require.NoError(t, err)
+				_ = resp.Body.Close()
+				assert.Equal(t, 400, resp.StatusCode)
+				assert.Equal(t, "0-799", a.call("GET", loc, nil).header.Get("Range"))
+			}
+		}
 		// The last piece comes with the PUT.
 		bad := a.call("PUT", loc+"?digest="+describe(b).Digest.String(), b[800:], "Content-Range", "700-899")
 		assert.Equal(t, 416, bad.status)
@@ -216,7 +239,9 @@ func TestUploads_F08_cut(t *testing.T) {
 		res := a.call("GET", loc, nil)
 		if res.status == 204 { // the store cannot take back what it has: there the upload is gone
 			assert.Equal(t, "0-0", res.header.Get("Range"))
-			assert.Equal(t, 201, a.call("PUT", loc+"?digest="+d, b).status, "from the start")
+			short := b[:5] // shorter than what was cut
+			assert.Equal(t, 201, a.call("PUT", loc+"?digest="+describe(short).Digest.String(), short).status, "from the start")
+			assert.Equal(t, short, a.call("GET", "/v2/a/blobs/"+describe(short).Digest.String(), nil).body)
 		} else {
 			assert.Equal(t, 404, res.status)
 		}
@@ -313,7 +338,8 @@ func TestManifests_F07_F09_F10(t *testing.T) {
 			"F07 by another digest":    {digest.FromString("other").String(), oci, im.raw, 400, "DIGEST_INVALID"},
 			"F09 too large":            {"x", oci, append(bytes.Repeat([]byte(" "), 4<<20), im.raw...), 413, "MANIFEST_INVALID"},
 			"F09 deep":                 {"x", oci, deep, 400, "MANIFEST_INVALID"},
-			"F09 wide":                 {"x", ocispec.MediaTypeImageIndex, index(make([]digest.Digest, 20000)...), 400, "MANIFEST_INVALID"},
+			"F09 wide":                 {"x", ocispec.MediaTypeImageIndex, index(slices.Repeat([]digest.Digest{missing}, 20000)...), 400, "MANIFEST_INVALID"},
+			"B04 ambiguous artifact":   {"x", "application/vnd.example+json", fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[],"blobs":[]}`), 400, "MANIFEST_INVALID"},
 			"F10 blobs missing":        {"x", oci, other.raw, 400, "MANIFEST_BLOB_UNKNOWN"},
 			"F10 a child missing":      {"x", ocispec.MediaTypeImageIndex, index(missing), 400, "MANIFEST_BLOB_UNKNOWN"},
 			"B03 another type":         {"x", ocispec.MediaTypeImageIndex, im.raw, 400, "MANIFEST_INVALID"},
@@ -337,6 +363,15 @@ func TestManifests_F07_F09_F10(t *testing.T) {
 			assert.Equal(t, []string{tc.code}, res.codes, name)
 			assert.Equal(t, 404, a.call("GET", "/v2/app/manifests/"+tc.ref, nil).status, "%s: nothing is stored", name)
 		}
+		// Of unknown length, and endless: the server hangs up at its limit.
+		endless, err := http.NewRequestWithContext(t.Context(), "PUT", a.base+"/v2/app/manifests/x", io.MultiReader(bytes.NewReader(im.raw), io.LimitReader(spaces{}, 1<<30)))
+		require.NoError(t, err)
+		if resp, err := plainClient.Do(endless); err == nil {
+			assert.Equal(t, 413, resp.StatusCode)
+			_ = resp.Body.Close()
+		}
+		assert.Equal(t, 404, a.call("GET", "/v2/app/manifests/x", nil).status)
+
 		require.Equal(t, 201, put("1", im.raw, oci).status)
 		require.Equal(t, 201, put("index", index(im.desc.Digest), ocispec.MediaTypeImageIndex).status)
 		blobs := bytes.Replace(index(describe(im.layer).Digest), []byte(oci), []byte("application/octet-stream"), 1)
