@@ -271,24 +271,6 @@ func appendTo(name string) error {
 	return errors.Join(err, f.Close())
 }
 
-// hookWriter calls do once when at bytes were written.
-type hookWriter struct {
-	n, at int
-	do    func() error
-}
-
-func (h *hookWriter) Write(p []byte) (int, error) {
-	h.n += len(p)
-	if h.n >= h.at && h.do != nil {
-		do := h.do
-		h.do = nil
-		if err := do(); err != nil {
-			return 0, err
-		}
-	}
-	return len(p), nil
-}
-
 // umask finds this process's umask without changing it.
 func umask(t testing.TB) int64 {
 	t.Helper()

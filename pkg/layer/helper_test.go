@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -254,4 +256,74 @@ func cat(t testing.TB, v *View, name string) string {
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
 	return string(b)
+}
+
+// size256 sets a number in base 256.
+func size256(field []byte, n int64) {
+	b := make([]byte, 12)
+	fill := byte(0)
+	if n < 0 {
+		fill = 0xff
+	}
+	for i := range b {
+		b[i] = fill
+	}
+	binary.BigEndian.PutUint64(b[4:], uint64(n))
+	b = b[12-len(field):]
+	b[0] |= 0x80
+	copy(field, b)
+}
+
+// oldSparse is a header of GNU's first sparse format with offset, length pairs.
+func oldSparse(name string, size, real int64, pairs ...string) []byte {
+	return rawHeader(name, tar.TypeGNUSparse, func(b []byte) {
+		copy(b[257:], "ustar  \x00")
+		copy(b[124:], fmt.Sprintf("%011o\x00", size))
+		for i, p := range pairs {
+			n, _ := strconv.ParseInt(p, 10, 64)
+			copy(b[386+12*i:], fmt.Sprintf("%011o\x00", n))
+		}
+		size256(b[483:495], real)
+	})
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// endsWith reports err in place of io.EOF.
+type endsWith struct {
+	r   io.Reader
+	err error
+}
+
+func (e *endsWith) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if err == io.EOF {
+		err = e.err
+	}
+	return n, err
+}
+
+func sum(b []byte) []byte {
+	s := sha256.Sum256(b)
+	return s[:]
+}
+
+// hookWriter calls do once when at bytes were written.
+type hookWriter struct {
+	n, at int
+	do    func() error
+}
+
+func (h *hookWriter) Write(p []byte) (int, error) {
+	h.n += len(p)
+	if h.n >= h.at && h.do != nil {
+		do := h.do
+		h.do = nil
+		if err := do(); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
 }

@@ -1,10 +1,8 @@
 package layer
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -32,22 +30,6 @@ import (
 	"github.com/ulikunitz/xz"
 	"golang.org/x/sys/unix"
 )
-
-// size256 sets a number in base 256.
-func size256(field []byte, n int64) {
-	b := make([]byte, 12)
-	fill := byte(0)
-	if n < 0 {
-		fill = 0xff
-	}
-	for i := range b {
-		b[i] = fill
-	}
-	binary.BigEndian.PutUint64(b[4:], uint64(n))
-	b = b[12-len(field):]
-	b[0] |= 0x80
-	copy(field, b)
-}
 
 // The rows of ROBUSTNESS.md, group a, about sizes, streams, metadata and the target; TestLayer has those about names.
 func TestLayerContents(t *testing.T) {
@@ -607,19 +589,6 @@ func TestLayerContents(t *testing.T) {
 	})
 }
 
-// oldSparse is a header of GNU's first sparse format with offset, length pairs.
-func oldSparse(name string, size, real int64, pairs ...string) []byte {
-	return rawHeader(name, tar.TypeGNUSparse, func(b []byte) {
-		copy(b[257:], "ustar  \x00")
-		copy(b[124:], fmt.Sprintf("%011o\x00", size))
-		for i, p := range pairs {
-			n, _ := strconv.ParseInt(p, 10, 64)
-			copy(b[386+12*i:], fmt.Sprintf("%011o\x00", n))
-		}
-		size256(b[483:495], real)
-	})
-}
-
 // bzipped is a tar of one file a; the standard library does not write bzip2.
 func bzipped(t testing.TB) []byte {
 	t.Helper()
@@ -638,27 +607,4 @@ func xzipped(t testing.TB, c xz.WriterConfig, data []byte) []byte {
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
 	return b.Bytes()
-}
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
-// endsWith reports err in place of io.EOF.
-type endsWith struct {
-	r   io.Reader
-	err error
-}
-
-func (e *endsWith) Read(p []byte) (int, error) {
-	n, err := e.r.Read(p)
-	if err == io.EOF {
-		err = e.err
-	}
-	return n, err
-}
-
-func sum(b []byte) []byte {
-	s := sha256.Sum256(b)
-	return s[:]
 }
