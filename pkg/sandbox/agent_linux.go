@@ -1,8 +1,9 @@
 package sandbox
 
 // This file is the agent: pid 1 of its pid namespace, root of its user namespace. Who is trusted: the parent on the
-// socket. Who is not: the processes of a step, which share its user and pid namespace. It therefore is not
-// dumpable, handles every signal, and gives steps no capability that reaches into it (caps_linux.go).
+// socket. Who is not: the processes of a step, which share its user namespace. They run in a pid namespace below its
+// own (init_linux.go), where it cannot be seen; where /proc is the host's it can, so it is not dumpable, handles every
+// signal, and gives steps no capability that reaches into it (caps_linux.go).
 
 import (
 	"context"
@@ -12,39 +13,49 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
-// amAgent is decided before main: the main goroutine of an agent must keep the main thread, because a thread that
+// role is decided before main: the main goroutine of an agent must keep the main thread, because a thread that
 // a step used up has to end, and the main thread never does.
-var amAgent = isAgent()
+var role = whatAmI()
 
 func init() {
-	if amAgent {
+	if role == agentName {
 		runtime.LockOSThread()
 	}
 }
 
-// isAgent reports whether this process was started by [plan.spawn].
-func isAgent() bool {
-	if len(os.Args) != 1 || os.Args[0] != agentName {
-		return false
+// whatAmI returns argv[0] when this process was started by [plan.spawn] or [startInit], else "".
+func whatAmI() string {
+	if len(os.Args) != 1 || os.Args[0] != agentName && os.Args[0] != initName {
+		return ""
 	}
 	var st unix.Stat_t
-	return unix.Fstat(agentFD, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK
+	if unix.Fstat(agentFD, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return ""
+	}
+	return os.Args[0]
 }
 
 // Main runs the agent and never returns when this process was started as one; else it does nothing. It
 // must be the first thing main (and TestMain) does.
 func Main() {
-	if !amAgent {
+	var err error
+	switch role {
+	case agentName:
+		ctx := context.Background() //nolint:forbidigo // the agent's main: it ends by being killed
+		err = newServer().serve(ctx)
+	case initName:
+		err = runInit()
+	default:
 		return
 	}
-	ctx := context.Background() //nolint:forbidigo // the agent's main: it ends by being killed
-	if err := newServer().serve(ctx); !errors.Is(err, errHungUp) {
+	if !errors.Is(err, errHungUp) {
 		fmt.Fprintln(os.Stderr, err) //nolint:forbidigo // the parent's pipe, shown when an agent dies
 		os.Exit(1)                   //nolint:forbidigo // a process of its own
 	}
@@ -55,13 +66,16 @@ func Main() {
 type server struct {
 	codec  *codec
 	mode   Mode
-	mapped int64 // ids from 0 on that exist here
-	home   int   // our mount namespace
-	binfmt int   // our binfmt_misc instance: its handlers live as long as this descriptor; -1 without
-	proc   int   // a procfs of our pid namespace, nowhere attached; -1 where the kernel refuses it
+	mapped int64                     // ids from 0 on that exist here
+	home   int                       // our mount namespace
+	binfmt int                       // our binfmt_misc instance: its handlers live as long as this descriptor; -1 without
+	proc   int                       // a procfs of our pid namespace, nowhere attached; -1 where the kernel refuses it
+	first  func() (*initProc, error) // of the pid namespace that steps run in
 }
 
-func newServer() *server { return &server{codec: newCodec(), home: -1, binfmt: -1, proc: -1} }
+func newServer() *server {
+	return &server{codec: newCodec(), home: -1, binfmt: -1, proc: -1, first: sync.OnceValues(startInit)}
+}
 
 // serve answers requests until the parent hangs up; there is always an error.
 func (s *server) serve(ctx context.Context) error {
@@ -75,8 +89,14 @@ func (s *server) serve(ctx context.Context) error {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
+		if r.fatal != nil {
+			return r.fatal
+		}
 		if err := s.codec.answer(agentFD, r); err != nil {
 			return err
+		}
+		if req.Op == opHello {
+			go func() { _, _ = s.first() }() // while the parent thinks
 		}
 	}
 }
@@ -99,14 +119,16 @@ func (s *server) handle(ctx context.Context, req request, fds []int) reply {
 		err = fmt.Errorf("sandbox: unknown request %q", req.Op)
 	}
 	r.Err = toWire(err)
+	if errors.Is(err, errInit) {
+		r.fatal = err
+	}
 	return r
 }
 
 // hello sets the agent up. Until it comes, the ids may not be mapped.
 func (s *server) hello(h *hello, r *reply) error {
 	s.mode, s.mapped = h.Mode, h.MapSize
-	// All signals are taken and dropped: pid 1 would otherwise die of one that a step sends. Ignoring them would
-	// be inherited by the steps.
+	// All signals are taken and dropped. Ignoring them would be inherited by the steps.
 	signal.Notify(make(chan os.Signal, 1))
 	unix.Umask(0)
 	closeInherited()

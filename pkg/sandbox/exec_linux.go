@@ -82,11 +82,11 @@ func (st *step) process() (*ExitError, error) {
 	if attr.Sys.Ptrace {
 		if err := st.limit(pid); err != nil {
 			_ = unix.Kill(pid, unix.SIGKILL)
-			_, reapErr := st.srv.reap(pid)
+			_, reapErr := st.reap(pid)
 			return nil, errors.Join(err, reapErr)
 		}
 	}
-	status, err := st.srv.reap(pid)
+	status, err := st.reap(pid)
 	if err != nil {
 		return nil, err
 	}
@@ -134,41 +134,20 @@ func (st *step) chdir() error {
 	return nil
 }
 
-// reap waits for pid, then kills and reaps all else that the step started. Everything in the pid namespace is the
-// step's, since there is one step at a time.
-func (s *server) reap(pid int) (unix.WaitStatus, error) {
+// reap waits for pid, then has all else killed that the step started. Everything in the pid namespace is the step's,
+// since there is one step at a time.
+func (st *step) reap(pid int) (unix.WaitStatus, error) {
 	var status unix.WaitStatus
 	for {
-		var ws unix.WaitStatus
-		got, err := unix.Wait4(-1, &ws, 0, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return status, fmt.Errorf("waiting for the step: %w", err)
-		}
-		if got == pid {
-			status = ws
+		_, err := unix.Wait4(pid, &status, 0, nil)
+		if err == nil {
 			break
 		}
-	}
-	for {
-		if err := unix.Kill(-1, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return status, fmt.Errorf("killing what the step left: %w", err)
-		}
-		for {
-			_, err := unix.Wait4(-1, nil, 0, nil)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if errors.Is(err, unix.ECHILD) {
-				return status, nil
-			}
-			if err != nil {
-				return status, fmt.Errorf("reaping what the step left: %w", err)
-			}
+		if !errors.Is(err, unix.EINTR) {
+			return status, fmt.Errorf("waiting for the step: %w", err)
 		}
 	}
+	return status, st.first.killAll()
 }
 
 func exitOf(ws unix.WaitStatus) *ExitError {

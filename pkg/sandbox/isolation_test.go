@@ -55,6 +55,27 @@ func TestIsolation(t *testing.T) {
 				assert.Contains(t, r.err, "not permitted")
 			}
 		})
+		t.Run("what others in the namespace show", func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer l.Close()
+			port := fmt.Sprintf(":%04X ", l.Addr().(*net.TCPAddr).Port)
+			assert.NotContains(t, b.ok("cat", "/proc/1/net/tcp", "/proc/net/tcp", "/proc/1/net/unix"), port, "the host's sockets")
+			mounts := b.ok("cat", "/proc/1/mountinfo")
+			assert.Equal(t, 1, strings.Count(mounts, "\n"), "the host's mounts: %s", mounts)
+			assert.Empty(t, b.ok("ls", "/proc/driver"), "where the agent keeps its own")
+			pids := 0
+			for name := range strings.Lines(b.ok("ls", "/proc")) {
+				if name[0] >= '0' && name[0] <= '9' {
+					pids++
+				}
+			}
+			assert.Equal(t, 2, pids, "the first process and the step")
+			for _, id := range strings.Fields(b.ok("ls", "/proc/1/task")) {
+				r := b.run(b.step("open", "/proc/"+id+"/root", "/proc/"+id+"/fd/3", "/proc/"+id+"/ns/mnt"))
+				assert.NotContains(t, r.out, "opened")
+			}
+		})
 		t.Run("E01 our program", func(t *testing.T) {
 			r := b.run(b.step("create", "/proc/1/exe", "--", "create", "/proc/self/exe"))
 			require.NoError(t, r.failure, r.err)

@@ -51,9 +51,9 @@ var (
 	}
 )
 
-// system mounts /proc, /dev and /sys. empty is an empty directory, null a descriptor of the host's /dev/null.
-func (t *tree) system(hostNet bool, mapped int64, empty, null int) error {
-	if err := t.mountProc(empty, null); err != nil {
+// system mounts /proc, /dev and /sys. ownProc says that there is a procfs of the step's pid namespace; empty is an empty directory, null a descriptor of the host's /dev/null.
+func (t *tree) system(hostNet, ownProc bool, mapped int64, empty, null int) error {
+	if err := t.mountProc(ownProc, empty, null); err != nil {
 		return err
 	}
 	if err := t.mountDev(mapped); err != nil {
@@ -76,13 +76,19 @@ func (t *tree) standard(name string) (int, error) {
 	return t.open(name, want{stub: true, stays: true})
 }
 
-func (t *tree) mountProc(empty, null int) error {
+func (t *tree) mountProc(own bool, empty, null int) error {
 	target, err := t.standard("proc")
 	if err != nil {
 		return err
 	}
 	defer unix.Close(target)
-	proc, _, err := newProc()
+	// Where the kernel refused one for the step's pid namespace, because the host's /proc is partly covered (a
+	// container's default), it is the host's: /proc/self is right there too, other numbers are not.
+	from := "/proc"
+	if own {
+		from = holdDir
+	}
+	proc, err := bind(unix.AT_FDCWD, from, attrProc)
 	if err != nil {
 		return fmt.Errorf("%w: /proc: %w", ErrHost, err)
 	}
@@ -99,21 +105,6 @@ func (t *tree) mountProc(empty, null int) error {
 		}
 	}
 	return nil
-}
-
-// newProc makes a mount of procfs for the own pid namespace. Where the kernel refuses that, because the host's /proc
-// is partly covered (a container's default), it is the host's: /proc/self is right there too, other numbers are not,
-// and shared is true.
-func newProc() (fd int, shared bool, err error) {
-	fd, err = newMount("proc", attrProc)
-	if err == nil {
-		return fd, false, nil
-	}
-	fd, bindErr := bind(unix.AT_FDCWD, "/proc", attrProc)
-	if bindErr != nil {
-		return -1, false, errors.Join(err, bindErr)
-	}
-	return fd, true, nil
 }
 
 // hide covers names below dir: directories with an empty one, files with the null device. Absent ones need nothing.

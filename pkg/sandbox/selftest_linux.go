@@ -14,7 +14,7 @@ import (
 func (s *server) selftest(dir string) []Rung {
 	rungs := []Rung{
 		s.onThread(unix.CLONE_NEWNS, func() Rung { return overlayRung(dir) }),
-		s.onThread(unix.CLONE_NEWNS, procRung),
+		s.procRung(),
 		s.onThread(unix.CLONE_NEWNS|unix.CLONE_NEWNET, noNetRung),
 		hostNetRung(),
 	}
@@ -100,13 +100,12 @@ func tryOverlay(parent string) (err error) {
 	return nil
 }
 
-func procRung() Rung {
-	fd, shared, err := newProc()
+func (s *server) procRung() Rung {
+	first, err := s.first()
 	if err != nil {
 		return Rung{Name: rungProc, Detail: "steps cannot run", Err: errText(err), Mend: "mount /proc"}
 	}
-	unix.Close(fd)
-	if shared {
+	if !first.proc {
 		return Rung{
 			Name: rungProc, Err: "EPERM: mounting proc: something covers a part of the host's /proc, as in a container",
 			Detail: "steps see the host's /proc: /proc/self is right, process numbers are not",

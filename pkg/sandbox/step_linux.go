@@ -23,6 +23,7 @@ type step struct {
 	upper string
 	stage string
 	tree  *tree
+	first *initProc
 	watch *ownerWatch // single uid: what was refused
 }
 
@@ -50,6 +51,10 @@ func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, e
 		*f.to, fds = fds[0], fds[1:]
 	}
 	if err := st.directories(); err != nil {
+		return nil, err
+	}
+	var err error
+	if st.first, err = s.first(); err != nil {
 		return nil, err
 	}
 	done := make(chan ended, 1)
@@ -185,6 +190,10 @@ func (st *step) inside() (*ExitError, error) {
 	if err := unix.Unshare(flags); err != nil {
 		return nil, fmt.Errorf("%w: making a step's namespaces: %w", ErrHost, err)
 	}
+	// Where its children go; the thread itself stays.
+	if err := unix.Setns(st.first.pidns, unix.CLONE_NEWPID); err != nil {
+		return nil, errors.Join(errInit, err)
+	}
 	unix.Umask(0)
 	if !st.HostNet {
 		if err := loopbackUp(); err != nil {
@@ -198,7 +207,7 @@ func (st *step) inside() (*ExitError, error) {
 	if err := st.mounts(); err != nil {
 		return nil, err
 	}
-	if err := st.pivot(); err != nil {
+	if err := pivotTo(st.tree.fd); err != nil {
 		return nil, err
 	}
 	unix.Umask(0o022)
@@ -230,7 +239,7 @@ func (st *step) mounts() error {
 		return fmt.Errorf("preparing a step: %w", err)
 	}
 	defer unix.Close(empty)
-	if err := st.tree.system(st.HostNet, st.srv.mapped, empty, null); err != nil {
+	if err := st.tree.system(st.HostNet, st.first.proc, st.srv.mapped, empty, null); err != nil {
 		return err
 	}
 	if err := st.ownMounts(stage); err != nil {
@@ -268,9 +277,9 @@ func (st *step) openStage() (int, error) {
 	return m, nil
 }
 
-// pivot makes the rootfs the root of this thread and of what it starts; nothing of the host stays reachable.
-func (st *step) pivot() error {
-	if err := unix.Fchdir(st.tree.fd); err != nil {
+// pivotTo makes the mount root the root of this mount namespace; nothing of the host stays reachable.
+func pivotTo(root int) error {
+	if err := unix.Fchdir(root); err != nil {
 		return fmt.Errorf("entering the rootfs: %w", err)
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {

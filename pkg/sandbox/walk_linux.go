@@ -191,6 +191,13 @@ func (t *tree) make(dir int, full, name string, file bool, w want) error {
 	if err := unix.Fstat(dir, &st); err != nil {
 		return err
 	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(dir, &fs); err != nil {
+		return err
+	}
+	if fs.Type == unix.PROC_SUPER_MAGIC {
+		return fmt.Errorf("%w: nothing can be made in /proc", ErrRootfs)
+	}
 	s := stub{name: full, dir: !file, parent: -1, stays: w.stays}
 	if w.stub {
 		if st.Dev != t.dev {

@@ -72,6 +72,8 @@ type reply struct {
 	Exit      *ExitError
 	Emulation *wireError // hello
 	Rungs     []Rung     // probe
+
+	fatal error // the agent cannot go on
 }
 
 // wireError carries an error's text and its kinds through the socket.
@@ -297,19 +299,9 @@ func (c *codec) receive(fd int) (request, []int, error) {
 	if n == 0 {
 		return request{}, nil, errHungUp
 	}
-	var fds []int
-	if oobn > 0 {
-		msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-		if err != nil {
-			return request{}, nil, err
-		}
-		for i := range msgs {
-			got, err := unix.ParseUnixRights(&msgs[i])
-			if err != nil {
-				return request{}, nil, err
-			}
-			fds = append(fds, got...)
-		}
+	fds, err := rights(oob[:oobn])
+	if err != nil {
+		return request{}, nil, err
 	}
 	if err := readFull(fd, head[n:]); err != nil {
 		return request{}, fds, err
