@@ -167,8 +167,10 @@ func newExists(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if there, err := e.hasStore(); err != nil || !there {
-				return errors.Join(err, errQuiet)
+			if there, err := e.hasStore(); err != nil {
+				return err
+			} else if !there {
+				return errQuiet
 			}
 			err = e.withDrafts(cmd.Context(), store.Options{ReadOnly: true}, func(d *draft.Drafts) error {
 				_, err := d.Get(cmd.Context(), r)

@@ -20,6 +20,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/serve"
 	"github.com/manifestctl/manifestctl/pkg/source"
 	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/tags"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
 
@@ -83,6 +84,7 @@ var errorKinds = []struct {
 	{errFindings, exitFindings, ""},
 	{transfer.ErrConflict, exitConflict, ""},
 	{store.ErrConflict, exitConflict, ""},
+	{tags.ErrInUse, exitConflict, "--force deletes it all the same"},
 	{draft.ErrExists, exitConflict, "--amend adds to it, --replace makes it anew"},
 	{index.ErrDuplicate, exitFailed, "--replace-platform lets the new one take the place of the old one"},
 	{draft.ErrNotIndex, exitFailed, ""},

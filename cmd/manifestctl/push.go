@@ -2,15 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
 	"github.com/manifestctl/manifestctl/pkg/draft"
-	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/ref"
-	"github.com/manifestctl/manifestctl/pkg/source"
 	"github.com/manifestctl/manifestctl/pkg/store"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
@@ -62,105 +58,35 @@ func newPush(e *env) *cobra.Command {
 }
 
 func (e *env) push(ctx context.Context, list ref.Ref, to []ref.Ref, p *pushFlags, convert bool) error {
+	o := draft.PushOptions{Purge: p.purge, Stdout: e.stdout, Now: e.now}
 	docker, err := formOf(p.form)
 	if err != nil {
 		return err
 	}
-	condition, err := transfer.ParseCondition(p.ifMatch)
-	if err != nil {
+	switch {
+	case convert && docker:
+		o.Form = draft.Docker
+	case convert:
+		o.Form = draft.OCI
+	}
+	if o.Condition, err = transfer.ParseCondition(p.ifMatch); err != nil {
 		return err
 	}
-	from, err := draftRef(list)
-	if err != nil {
-		return err
-	}
-	if len(to) == 0 {
-		self, err := ref.ParseTag(from.Familiar())
-		if err != nil {
-			return err
-		}
-		to = []ref.Ref{self}
-	}
-	return e.withDrafts(ctx, store.Options{}, func(d *draft.Drafts) (err error) {
-		img, err := d.Opener.Open(ctx, from)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, img.Close()) }()
-		root := transfer.Root{Desc: img.Root(), From: img, Names: to}
-		if root.Raw, err = img.Manifest(ctx, root.Desc); err != nil {
-			return err
-		}
-		pinned := root.Desc.Digest
-		if convert {
-			notes, err := convertRoot(&root, docker)
-			if err != nil {
-				return err
-			}
-			e.notes(notes)
-		}
-		if index.IsIndex(root.Desc.MediaType) {
-			parts, err := d.Parts(ctx, img, root.Raw, to)
-			if err != nil {
-				return err
-			}
-			root.Parts = make(map[digest.Digest]transfer.Source, len(parts))
-			for m, part := range parts {
-				root.Parts[m] = part
-			}
-		} else if part, ok, err := d.Part(img, root.Desc.Digest, to); err != nil {
-			return err
-		} else if ok {
-			root.From = part
-		}
-		env := transfer.Env{Registry: d.Opener.Registry, Store: d.Store, Stdout: e.stdout, Now: e.now}
-		report, err := transfer.Move(ctx, env, []transfer.Root{root}, transfer.Options{Condition: condition})
+	return e.withDrafts(ctx, store.Options{}, func(d *draft.Drafts) error {
+		desc, report, err := d.Push(ctx, list, to, o)
 		if err != nil {
 			return err
 		}
 		e.notes(report.Notes)
 		if !p.quiet {
-			e.note("pushed %d manifests and %d blobs (%s), mounted %d, %d were there",
-				report.Manifests, report.Blobs, bytesText(report.Bytes), report.Mounted, report.Skipped)
+			e.note("pushed %s and %s (%s), %d mounted, %d were there", count(report.Manifests, "manifest"), count(report.Blobs, "blob"),
+				bytesText(report.Bytes), report.Mounted, report.Skipped)
 		}
 		if p.digestFile != "" {
-			if err := writeFile(p.digestFile, []byte(root.Desc.Digest.String())); err != nil {
+			if err := writeFile(p.digestFile, []byte(desc.Digest)); err != nil {
 				return err
 			}
 		}
-		if p.purge {
-			if err := e.purge(ctx, d, from, pinned); err != nil {
-				return err
-			}
-		}
-		return e.println(root.Desc.Digest)
+		return e.println(desc.Digest)
 	})
 }
-
-// convertRoot gives an index the other form.
-func convertRoot(root *transfer.Root, docker bool) ([]string, error) {
-	if !index.IsIndex(root.Desc.MediaType) {
-		return nil, usagef("--format is of an index, and this is a single image")
-	}
-	x, err := index.Edit(root.Raw)
-	if err != nil {
-		return nil, err
-	}
-	if err := x.Convert(docker); err != nil {
-		return nil, err
-	}
-	root.Desc, root.Raw, err = x.Finish()
-	return x.Notes(), err
-}
-
-// purge removes a draft if it still is what was pushed.
-func (e *env) purge(ctx context.Context, d *draft.Drafts, from ref.Ref, pushed digest.Digest) error {
-	err := d.Store.RemoveRef(ctx, from.Familiar(), pushed)
-	if errors.Is(err, store.ErrConflict) {
-		e.note("%s was changed while it was pushed: the draft stays", from.Familiar())
-		return nil
-	}
-	return err
-}
-
-var _ transfer.Source = source.Image(nil)

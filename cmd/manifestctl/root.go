@@ -40,6 +40,8 @@ func newRoot(e *env) *cobra.Command {
 		newEmulate(e),
 		newMerge(e),
 		newDoctor(e),
+		newDelete(e),
+		newDigest(e),
 		newExists(e),
 		newInspect(e),
 		newLs(e),
@@ -49,6 +51,8 @@ func newRoot(e *env) *cobra.Command {
 		newServe(e),
 		newSpec(e),
 		newStore(e),
+		newTag(e),
+		newTags(e),
 		newVersion(e),
 	)
 	root.InitDefaultHelpCmd()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"debug/elf"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -39,6 +40,9 @@ func TestScript(t *testing.T) {
 			"exitcode": exitCodeIs,
 			"busybox":  copyBusybox,
 			"damage":   damage,
+			"fileenv":  fileEnv,
+
+			"dockerdraft": dockerDraft,
 		},
 	})
 }
@@ -115,6 +119,37 @@ func damage(ts *testscript.TestScript, neg bool, args []string) {
 	largest[len(largest)/2] ^= 1
 	ts.Check(os.Chmod(path, 0o600))
 	ts.Check(os.WriteFile(path, largest, 0o600))
+}
+
+// fileEnv is `fileenv VAR FILE`: it sets VAR to what FILE holds, without the space around it.
+func fileEnv(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: fileenv VAR FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// dockerDraft is `dockerdraft LIST IMAGE DIGEST OS ARCH [VARIANT]`: it writes what `docker manifest create` keeps of an
+// image, without the manifest.
+func dockerDraft(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 5 {
+		ts.Fatalf("usage: dockerdraft LIST IMAGE DIGEST OS ARCH [VARIANT]")
+	}
+	safe := strings.NewReplacer(":", "-", "/", "_").Replace
+	dir := filepath.Join(ts.Getenv("DOCKER_CONFIG"), "manifests", safe(args[0]))
+	ts.Check(os.MkdirAll(dir, 0o755))
+	platform := map[string]string{"os": args[3], "architecture": args[4]}
+	if len(args) > 5 {
+		platform["variant"] = args[5]
+	}
+	data, err := json.Marshal(map[string]any{
+		"Ref": args[1],
+		"Descriptor": map[string]any{
+			"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": args[2], "size": 1, "platform": platform,
+		},
+	})
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(dir, safe(args[1])), data, 0o600))
 }
 
 // exitCodeIs is `exitcode CODE COMMAND ARG...`: COMMAND must end with CODE. Its output is compared as after exec.

@@ -47,6 +47,18 @@ type Draft struct {
 	Index *index.Index
 }
 
+// Platforms lists the platforms of a draft's images in their order.
+func (d *Draft) Platforms() []string {
+	out := []string{}
+	for _, m := range d.Index.Manifests {
+		e := index.Entry{Descriptor: m}
+		if p, ok := platformOf(e); ok {
+			out = append(out, p.String())
+		}
+	}
+	return out
+}
+
 // Name is the name in the store that r stands for.
 func Name(r ref.Ref) (string, error) {
 	switch {
@@ -129,7 +141,7 @@ func (d *Drafts) Create(ctx context.Context, r ref.Ref, sources []Source, o Crea
 		if err := x.Annotate(o.Annotations); err != nil {
 			return err
 		}
-		return Add(x, sources, o.ReplacePlatform)
+		return Adding(sources, o.ReplacePlatform)(x)
 	}
 	fresh := func() (*index.Editor, error) { return index.NewEditor(index.Options{Docker: o.Docker}) }
 	return d.change(ctx, name, func(now *Draft, there bool) (*index.Editor, error) {

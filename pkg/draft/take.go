@@ -368,14 +368,17 @@ func (d *Drafts) put(ctx context.Context, desc ocispec.Descriptor, raw []byte) e
 	return d.Store.PutExpected(ctx, desc, bytes.NewReader(raw))
 }
 
-// Add adds the entries of sources to an index.
-func Add(x *index.Editor, sources []Source, replace bool) error {
-	for _, s := range sources {
-		for _, e := range s.Entries {
-			if err := x.Add(e, replace); err != nil {
-				return fmt.Errorf("adding %s: %w", s.Ref, err)
+// Adding is the edit, for Update, that adds the entries of sources. With replace a new image for a platform takes the
+// place of the old one.
+func Adding(sources []Source, replace bool) func(*index.Editor) error {
+	return func(x *index.Editor) error {
+		for _, s := range sources {
+			for _, e := range s.Entries {
+				if err := x.Add(e, replace); err != nil {
+					return fmt.Errorf("adding %s: %w", s.Ref, err)
+				}
 			}
 		}
+		return nil
 	}
-	return nil
 }
