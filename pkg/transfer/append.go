@@ -228,8 +228,24 @@ func (a *appender) contained(now state) bool {
 	return true
 }
 
+// maxUnsteady is how often a tag is read again that is listed and yet not found: a registry on plain files may be writing
+// it at this moment, and one that deletes manifests may list their tags for ever.
+const maxUnsteady = 5
+
 // look reads the tag and the markers that count for it.
 func (a *appender) look(ctx context.Context) (state, error) {
+	for n := 0; ; n++ {
+		now, tags, err := a.lookOnce(ctx)
+		if err != nil || now.desc.Digest != "" || n == maxUnsteady || !slices.Contains(tags, a.tag.Tag) {
+			return now, err
+		}
+		if err := pause(ctx, n); err != nil {
+			return now, err
+		}
+	}
+}
+
+func (a *appender) lookOnce(ctx context.Context) (state, []string, error) {
 	var now state
 	var tags []string
 	g, gctx := errgroup.WithContext(ctx)
@@ -245,18 +261,18 @@ func (a *appender) look(ctx context.Context) (state, error) {
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return now, err
+		return now, tags, err
 	}
 	markers, err := a.fetch(ctx, tags)
 	if err != nil {
-		return now, err
+		return now, tags, err
 	}
 	for _, m := range markers {
 		if m.tag == a.tag.Tag && m.base == now.base {
 			now.markers = append(now.markers, m)
 		}
 	}
-	return now, nil
+	return now, tags, nil
 }
 
 // read reads the tag.
