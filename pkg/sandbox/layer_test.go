@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,7 +66,7 @@ func TestLayer(t *testing.T) {
 		b := newBox(t)
 		t.Run("what a step changes", func(t *testing.T) {
 			b.root = b.tree("full", "bin/", "d/", "d/gone=x", "d/same=x", "whole/", "whole/a=1", "whole/b=2", "mv=m", "dev/", "proc/", "sys/", "etc/")
-			b.install("amd64", "bin/probe")
+			b.install(runtime.GOARCH, "bin/probe")
 			got := b.diff(b.step("write", "/new", "content", "--", "rm", "/d/gone", "--", "rmall", "/whole", "--", "mkdir", "/whole", "--", "write", "/whole/c", "3",
 				"--", "symlink", "/to", "/ln", "--", "link", "/new", "/also", "--", "mkfifo", "/fifo", "--", "rename", "/mv", "/moved", "--", "chmod", "/new", "04755"))
 			assert.ElementsMatch(t, []string{
