@@ -25,7 +25,10 @@ import (
 )
 
 // The test program serves a directory ("dir") or a store ("store") when this is set.
-const childEnv = "MANIFESTCTL_TEST_SERVE"
+const (
+	childEnv = "MANIFESTCTL_TEST_SERVE"
+	diskEnv  = "MANIFESTCTL_TEST_DISK" // options of a tmpfs to be mounted there first
+)
 
 func TestMain(m *testing.M) {
 	if kind, dir, ok := strings.Cut(os.Getenv(childEnv), ":"); ok {
@@ -41,6 +44,11 @@ func TestMain(m *testing.M) {
 func child(kind, dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if options := os.Getenv(diskEnv); options != "" {
+		if err := smallDisk(dir, options); err != nil {
+			return err
+		}
+	}
 	o := serve.Options{Listen: "127.0.0.1:0", Dir: dir, Ready: func(addr string) { fmt.Println(addr) }}
 	if kind == "store" {
 		s, err := store.Open(ctx, dir, store.Options{})
