@@ -40,7 +40,7 @@ func Copy(ctx context.Context, env Env, src, dst ref.Ref, o Options) (_ Report, 
 	}
 	err = m.move(ctx, roots)
 	if n := len(m.report.Roots); n > len(opened) { // what refers to them is not what was asked for
-		m.report.Roots = m.report.Roots[:len(opened)]
+		m.report.Roots = m.report.Roots[n-len(opened):]
 	}
 	m.report.Requests += env.requests() - before
 	return m.report, err

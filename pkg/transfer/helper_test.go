@@ -24,6 +24,7 @@ import (
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
 	"github.com/manifestctl/manifestctl/pkg/index"
+	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/serve"
@@ -262,4 +263,40 @@ func requireWhole(t testing.TB, env Env, r ref.Ref) ocispec.Descriptor {
 	}
 	walk(img.Root())
 	return img.Root()
+}
+
+// verifying is a source that verifies as the real ones do.
+type verifying struct{ memory }
+
+func (v verifying) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	raw, err := v.Manifest(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	if digest.FromBytes(raw) != desc.Digest {
+		return io.NopCloser(io.MultiReader(bytes.NewReader(raw[:len(raw)/2]), broken{})), nil
+	}
+	return io.NopCloser(bytes.NewReader(raw)), nil
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, source.ErrCorrupt }
+
+// sumFile is the digest of a file.
+func sumFile(t testing.TB, path string) digest.Digest {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	d, err := digest.FromReader(f)
+	require.NoError(t, err)
+	return d
+}
+
+func parsed(t testing.TB, s string) platform.Platform {
+	t.Helper()
+	p, err := platform.Parse(s)
+	require.NoError(t, err)
+	return p
 }

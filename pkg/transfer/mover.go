@@ -54,8 +54,9 @@ type document struct {
 // namedDocument is a root at one place.
 type namedDocument struct {
 	document
-	names []ref.Ref
-	whole []ref.Ref
+	names   []ref.Ref
+	whole   []ref.Ref
+	subject digest.Digest
 }
 
 // mover runs one transfer.
@@ -144,11 +145,33 @@ func (m *mover) move(ctx context.Context, roots []Root) (err error) {
 		return nil
 	}
 	for i, p := range places {
-		if err := p.sink.name(ctx, named[i]); err != nil {
+		err := p.sink.name(ctx, named[i])
+		if errors.Is(err, registry.ErrBlobUnknown) && !m.o.Sparse {
+			if err = p.again(ctx); err == nil {
+				err = p.sink.name(ctx, named[i])
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// again brings everything once more, believing nothing that the place said it holds.
+func (p *place) again(ctx context.Context) error {
+	again := &run{mover: p.run.mover, sink: p.sink, tasks: map[digest.Digest]*task{}}
+	g, gctx := errgroup.WithContext(ctx)
+	for _, r := range p.roots {
+		g.Go(func() (err error) {
+			n := node{desc: r.Desc, raw: r.Raw, from: r.From, parts: r.Parts, sure: true}
+			if n.raw, err = again.read(gctx, n); err != nil {
+				return err
+			}
+			return again.children(gctx, n)
+		})
+	}
+	return g.Wait()
 }
 
 // places groups roots by where their names are.
@@ -199,7 +222,7 @@ func (p *place) content(ctx context.Context) ([]namedDocument, error) {
 	out := make([]namedDocument, len(p.roots))
 	for i, r := range p.roots {
 		g.Go(func() (err error) {
-			out[i].names, out[i].whole = r.Names, r.Whole
+			out[i].names, out[i].whole, out[i].subject = r.Names, r.Whole, r.Subject
 			out[i].document, err = p.run.root(gctx, r)
 			return err
 		})

@@ -85,8 +85,7 @@ func (m *mover) withRelated(ctx context.Context, roots []Root, dst ref.Ref) ([]R
 			}
 		}
 	}
-	// Nothing is put beside the image itself by a tag of its own: it is the last.
-	return append(roots, related...), nil
+	return append(related, roots...), nil
 }
 
 // find returns what refers to digests, as roots.
@@ -195,6 +194,9 @@ func (f *relatedFinder) referrers(ctx context.Context, d digest.Digest) ([]ocisp
 		f.unsupported = true
 		f.asking.Unlock()
 	}
+	if f.from.Kind == ref.Store {
+		return f.inStore(ctx, d)
+	}
 	tags, err := f.allTags(ctx)
 	if err != nil || !tags[registry.ReferrersTag(d)] {
 		return nil, err
@@ -212,6 +214,35 @@ func (f *relatedFinder) referrers(ctx context.Context, d digest.Digest) ([]ocisp
 		return nil, fmt.Errorf("the referrers of %s: %w", d, err)
 	}
 	return idx.Manifests, nil
+}
+
+// inStore finds referrers among the manifests that the store holds under NAME@DIGEST.
+func (f *relatedFinder) inStore(ctx context.Context, d digest.Digest) ([]ocispec.Descriptor, error) {
+	refs, err := f.m.env.Store.Refs()
+	if err != nil {
+		return nil, err
+	}
+	var out []ocispec.Descriptor
+	for _, r := range refs {
+		n, err := ref.Parse("store:" + r.Name)
+		if err != nil || n.Name != f.from.Name || n.Digest == "" || n.Digest == d {
+			continue
+		}
+		raw, err := f.m.env.Store.ReadAll(ctx, r.Desc, maxDocument)
+		if err != nil {
+			return nil, err
+		}
+		var subject *ocispec.Descriptor
+		if idx, err := index.Parse(raw); err == nil {
+			subject = idx.Subject
+		} else if m, err := index.ParseManifest(raw); err == nil {
+			subject = m.Subject
+		}
+		if subject != nil && subject.Digest == d {
+			out = append(out, r.Desc)
+		}
+	}
+	return out, nil
 }
 
 func checked(list []ocispec.Descriptor) ([]ocispec.Descriptor, error) {

@@ -21,7 +21,7 @@ func (m *mover) open(ctx context.Context, n ref.Ref, others []*place) (sink, err
 		if m.env.Registry == nil {
 			return nil, fmt.Errorf("%w: no registry can be written to here", errors.ErrUnsupported)
 		}
-		s := &registrySink{client: m.env.Registry, repo: n, condition: m.o.Condition}
+		s := &registrySink{env: m.env, client: m.env.Registry, repo: n, condition: m.o.Condition}
 		for _, o := range others { // what has just been pushed there can be mounted
 			if r, ok := o.sink.(*registrySink); ok && r.repo.Host == n.Host {
 				s.pushed = append(s.pushed, r.repo)
@@ -41,7 +41,7 @@ func (m *mover) open(ctx context.Context, n ref.Ref, others []*place) (sink, err
 		if err != nil {
 			return nil, err
 		}
-		return &layoutSink{layout: l, path: n.Path}, nil
+		return &layoutSink{layout: l, at: n, opener: m.env.opener()}, nil
 	case ref.OCIArchive, ref.DockerArchive:
 		return newArchiveSink(m, n)
 	}

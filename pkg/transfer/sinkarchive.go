@@ -70,10 +70,14 @@ func (s *archiveSink) name(ctx context.Context, named []namedDocument) error {
 			return err
 		}
 	}
-	a := output.Archive{Named: inLayout(named), Open: s.opener}
+	lists, err := referrerIndexes(named, func(string) ([]byte, error) { return nil, nil })
+	if err != nil {
+		return err
+	}
+	a := output.Archive{Named: inLayout(append(withoutReferrers(named), lists...)), Open: s.opener}
 	byDigest := func(a, b digest.Digest) int { return strings.Compare(string(a), string(b)) }
 	seen := map[digest.Digest]bool{}
-	for _, n := range named {
+	for _, n := range append(named, lists...) {
 		if !seen[n.desc.Digest] {
 			seen[n.desc.Digest] = true
 			a.Docs = append(a.Docs, output.Document{Desc: n.desc, Raw: n.raw})

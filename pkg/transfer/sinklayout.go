@@ -13,17 +13,19 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/output"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/source"
 )
 
 // layoutSink is an OCI layout directory.
 type layoutSink struct {
 	layout *output.Layout
-	path   string
+	at     ref.Ref
+	opener *source.Opener
 }
 
 var _ sink = (*layoutSink)(nil)
 
-func (s *layoutSink) same(r ref.Ref) bool { return r.Kind == ref.OCILayout && r.Path == s.path }
+func (s *layoutSink) same(r ref.Ref) bool { return r.Kind == ref.OCILayout && r.Path == s.at.Path }
 func (s *layoutSink) close() error        { return s.layout.Close() }
 
 // holds says no: a layout may hold an index and not all of its children.
@@ -64,7 +66,16 @@ func (s *layoutSink) name(ctx context.Context, named []namedDocument) error {
 			return err
 		}
 	}
-	return s.layout.Commit(ctx, inLayout(named))
+	lists, err := referrerIndexes(named, func(tag string) ([]byte, error) { return tagged(ctx, s.opener, s.at.WithTag(tag)) })
+	if err != nil {
+		return err
+	}
+	for _, n := range lists {
+		if err := s.putDocument(ctx, n.document); err != nil {
+			return err
+		}
+	}
+	return s.layout.Commit(ctx, inLayout(append(withoutReferrers(named), lists...)))
 }
 
 // inLayout is how documents are named in an index.json.

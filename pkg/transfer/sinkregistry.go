@@ -19,6 +19,7 @@ const maxDocument = index.MaxSize
 
 // registrySink is a repository.
 type registrySink struct {
+	env       Env
 	client    *registry.Client
 	repo      ref.Ref
 	pushed    []ref.Ref // other repositories of the host that hold the same by now
@@ -62,6 +63,9 @@ func (s *registrySink) putDocument(ctx context.Context, doc document) error {
 
 // name pushes the roots under their tags: one tag is one push; of several the registry may set all at once.
 func (s *registrySink) name(ctx context.Context, named []namedDocument) error {
+	if err := s.putSubjects(ctx, named); err != nil {
+		return err
+	}
 	for _, n := range named {
 		if err := check(n.document); err != nil {
 			return err
@@ -73,9 +77,14 @@ func (s *registrySink) name(ctx context.Context, named []namedDocument) error {
 			}
 		}
 		if len(tags) != 1 {
-			done, err := s.putAll(ctx, n.document, tags)
+			done, listed, err := s.putAll(ctx, n.document, tags)
 			if err != nil {
 				return err
+			}
+			if n.subject != "" && !listed {
+				if err := s.recordReferrer(ctx, n); err != nil {
+					return err
+				}
 			}
 			tags = slices.DeleteFunc(tags, func(t string) bool { return slices.Contains(done, t) })
 		}
@@ -88,14 +97,33 @@ func (s *registrySink) name(ctx context.Context, named []namedDocument) error {
 	return nil
 }
 
-// putAll pushes by digest and asks for the tags with it. It returns those that are set.
-func (s *registrySink) putAll(ctx context.Context, doc document, tags []string) ([]string, error) {
+// putSubjects pushes the roots that others of them refer to, by digest: some registries take no referrer of what they do
+// not have, and a tag is to be the last.
+func (s *registrySink) putSubjects(ctx context.Context, named []namedDocument) error {
+	subjects := map[digest.Digest]bool{}
+	for _, n := range named {
+		subjects[n.subject] = n.subject != ""
+	}
+	for _, n := range named {
+		if subjects[n.desc.Digest] {
+			subjects[n.desc.Digest] = false
+			if err := s.putDocument(ctx, n.document); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// putAll pushes by digest and asks for the tags with it. It returns those that are set, and whether the registry lists
+// the document as a referrer.
+func (s *registrySink) putAll(ctx context.Context, doc document, tags []string) (set []string, listed bool, err error) {
 	o := registry.PutOptions{}
 	if s.condition.IsZero() { // a condition is about one tag
 		o.Tags = tags
 	}
 	res, err := s.client.PutManifest(ctx, s.repo.WithDigest(doc.desc.Digest), doc.desc.MediaType, doc.raw, o)
-	return res.Tags, err
+	return res.Tags, res.Subject != "", err
 }
 
 func (s *registrySink) putTag(ctx context.Context, doc document, tag string) error {
