@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -213,6 +214,7 @@ func TestRoundTrip_skopeo(t *testing.T) {
 		dir := t.TempDir()
 		run := func(args ...string) {
 			cmd := exec.Command(skopeo, append([]string{"--insecure-policy"}, args...)...)
+			cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_RUNTIME_DIR="+dir, "XDG_CONFIG_HOME="+dir)
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, "skopeo %v: %s", args, out)
 		}
