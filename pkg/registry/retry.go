@@ -74,7 +74,7 @@ func passingError(err error) bool {
 }
 
 // refused reports that nothing listens.
-func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+func refused(err error) bool { return errors.Is(err, connRefused) }
 
 // retryAfter reads seconds, or a date, which is compared with the registry's own
 // clock. It is at most maxPause and zero when the registry does not say.
