@@ -47,7 +47,6 @@ type added struct {
 type addedFile struct {
 	e    Entry
 	open func() (io.ReadCloser, error)
-	name string // under which it was written first, during WriteTo
 }
 
 // NewBuilder starts a layer over base (nil: an empty rootfs). Parents that must be made get 0755 0:0 and time mtime.

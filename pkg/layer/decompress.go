@@ -83,7 +83,7 @@ func decompress(ctx context.Context, r io.Reader, lim Limits, want string) (io.R
 	if want != "" && found != want {
 		return nil, fmt.Errorf("%w: declared %s, found %s", ErrMediaType, want, describe(found, head))
 	}
-	out := &limitReader{in: in, lim: lim, end: br}
+	out := &limitReader{in: in, lim: lim}
 	switch found {
 	case Gzip:
 		z, err := gzip.NewReader(br)
@@ -149,11 +149,11 @@ func (c *countReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// limitReader holds a decoder to the limits and checks that the input ends where the decoder does.
+// limitReader holds a decoder to the limits. Each of the decoders reads to the end of the input: what follows
+// the last member, frame or stream is the start of another one to them, or an error.
 type limitReader struct {
 	r     io.Reader
 	in    *countReader
-	end   *bufio.Reader
 	name  string
 	lim   Limits
 	n     int64
@@ -173,12 +173,6 @@ func (l *limitReader) Read(p []byte) (int, error) {
 		n, err = 0, fmt.Errorf("%w: more than %d uncompressed bytes", ErrLimit, l.lim.Size)
 	case !l.plain && l.n > ratioFrom && l.n/l.lim.Ratio > l.in.n.Load():
 		n, err = 0, fmt.Errorf("%w: %d compressed bytes gave %d, more than %d times as many", ErrLimit, l.in.n.Load(), l.n, l.lim.Ratio)
-	case err == io.EOF && !l.plain:
-		if b, rest := l.end.Peek(1); len(b) > 0 {
-			err = fmt.Errorf("%w: data after the end of the %s stream", ErrInvalid, l.name)
-		} else if rest != io.EOF {
-			err = rest
-		}
 	case err == nil || err == io.EOF || context.Cause(l.in.ctx) != nil:
 	case errors.Is(err, ErrLimit), errors.Is(err, ErrType):
 		err = fmt.Errorf("%s: %w", l.name, err)
