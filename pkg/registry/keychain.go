@@ -18,15 +18,15 @@ import (
 // maxAuthFile is the largest file of credentials that is read, in bytes.
 const maxAuthFile = 1 << 20
 
-// DefaultKeychain finds credentials as docker does (its config file and the
-// helpers that it names), then as podman does, then in DOCKER_AUTH_CONFIG. An
-// error of one place counts only when no other has credentials. getenv is
-// os.Getenv if nil.
+// DefaultKeychain finds credentials first where the environment says so
+// (DOCKER_AUTH_CONFIG, REGISTRY_AUTH_FILE), then as docker does (its config file
+// and the helpers that it names), then as podman does. An error of one place
+// counts only when no other has credentials. getenv is os.Getenv if nil.
 func DefaultKeychain(getenv func(string) string) authn.Keychain {
 	if getenv == nil {
 		getenv = os.Getenv //nolint:forbidigo // the files to read are named by the environment, as for the peers
 	}
-	return keychains{authn.DefaultKeychain, podman{getenv}, inline{getenv}}
+	return keychains{inline{getenv}, named{getenv}, authn.DefaultKeychain, podman{getenv}}
 }
 
 // keychains asks each in turn.
@@ -52,12 +52,22 @@ func (ks keychains) ResolveContext(ctx context.Context, r authn.Resource) (authn
 	return authn.Anonymous, errs
 }
 
-// podman reads containers-auth.json(5).
+// named reads the file that REGISTRY_AUTH_FILE names.
+type named struct{ getenv func(string) string }
+
+func (n named) Resolve(r authn.Resource) (authn.Authenticator, error) {
+	if f := n.getenv("REGISTRY_AUTH_FILE"); f != "" {
+		return fromFile(f, r)
+	}
+	return authn.Anonymous, nil
+}
+
+// podman reads containers-auth.json(5) at its usual places.
 type podman struct{ getenv func(string) string }
 
 func (p podman) files() []string {
-	if f := p.getenv("REGISTRY_AUTH_FILE"); f != "" {
-		return []string{f}
+	if p.getenv("REGISTRY_AUTH_FILE") != "" {
+		return nil // in their stead
 	}
 	var files []string
 	if d := p.getenv("XDG_RUNTIME_DIR"); d != "" {

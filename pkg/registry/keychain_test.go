@@ -52,7 +52,7 @@ func TestDefaultKeychain(t *testing.T) {
 	write(t, filepath.Join(home, ".config/containers/auth.json"), `{"auths":{"home.example":{"auth":"`+auth("home", "h")+`"}}}`)
 	env := map[string]string{
 		"HOME": home, "XDG_RUNTIME_DIR": runtimeDir,
-		"DOCKER_AUTH_CONFIG": `{"auths":{"gitlab.example:5050":{"auth":"` + auth("ci", "c") + `"},"home.example":{"auth":"` + auth("late", "l") + `"}}}`,
+		"DOCKER_AUTH_CONFIG": `{"auths":{"gitlab.example:5050":{"auth":"` + auth("ci", "c") + `"},"docker.example/ci":{"auth":"` + auth("early", "e") + `"}}}`,
 	}
 	k := registry.DefaultKeychain(func(name string) string { return env[name] })
 	get := func(t *testing.T, host, repo string) authn.AuthConfig {
@@ -63,7 +63,8 @@ func TestDefaultKeychain(t *testing.T) {
 		return *cfg
 	}
 	for name, tc := range map[string]struct{ host, repo, user, pass string }{
-		"docker's file comes first":    {"docker.example", "x", "docker", "d"},
+		"the environment comes first":  {"docker.example", "ci", "early", "e"},
+		"docker's file comes next":     {"docker.example", "x", "docker", "d"},
 		"podman's by host":             {"podman.example", "other", "podman", "p:with:colons"},
 		"podman's by namespace":        {"podman.example", "team/x", "team", "t"},
 		"podman's by repository":       {"podman.example", "team/app", "app", "a"},
@@ -99,4 +100,6 @@ func TestDefaultKeychain(t *testing.T) {
 	assert.Contains(t, err.Error(), "broken.json")
 	assert.NotContains(t, err.Error(), "c2VjcmV0")
 	assert.Equal(t, "docker", get(t, "docker.example", "x").Username, "another place has credentials")
+	env["REGISTRY_AUTH_FILE"] = write(t, filepath.Join(t.TempDir(), "mine.json"), `{"auths":{"docker.example":{"auth":"`+auth("me", "m")+`"}}}`)
+	assert.Equal(t, "me", get(t, "docker.example", "x").Username, "a file that is named comes before docker's")
 }
