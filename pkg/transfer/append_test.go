@@ -53,6 +53,7 @@ func appendTo(t testing.TB, env Env, tag ref.Ref, o AppendOptions, images ...tes
 }
 
 func TestAppend(t *testing.T) {
+	t.Parallel()
 	for name, start := range registries {
 		t.Run(name, func(t *testing.T) {
 			host, _ := start(t)
@@ -137,6 +138,7 @@ func TestAppend(t *testing.T) {
 
 // TestAppend_markersEnd: an hour later markers do not count, and are removed.
 func TestAppend_markersEnd(t *testing.T) {
+	t.Parallel()
 	for name, start := range registries {
 		t.Run(name, func(t *testing.T) {
 			host, _ := start(t)
@@ -179,6 +181,7 @@ func TestAppend_markersEnd(t *testing.T) {
 
 // TestAppend_conflict: of two writers of one platform at the same time one is told.
 func TestAppend_conflict(t *testing.T) {
+	t.Parallel()
 	host, _ := serveRegistry(t)
 	env := newEnv(t)
 	tag := at(t, "%s/app:1", host)
@@ -226,6 +229,7 @@ func slowly(most time.Duration) func(http.ResponseWriter, *http.Request) bool {
 
 // TestAppend_C24 has many writers append different platforms to one tag: nobody is lost, and whatever a reader sees is whole.
 func TestAppend_C24(t *testing.T) {
+	t.Parallel()
 	writers, rounds := 16, 2
 	if os.Getenv("MANIFESTCTL_SOAK") != "" {
 		writers, rounds = 50, 20
@@ -244,6 +248,7 @@ func TestAppend_C24(t *testing.T) {
 
 // TestAppend_C29 kills writers at any point and runs them again.
 func TestAppend_C29(t *testing.T) {
+	t.Parallel()
 	writers, rounds := 12, 2
 	if os.Getenv("MANIFESTCTL_SOAK") != "" {
 		writers, rounds = 50, 20

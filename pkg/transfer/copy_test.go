@@ -49,6 +49,7 @@ func referrer(to ocispec.Descriptor, text string) testimage.Content {
 
 // TestCopy_matrix copies between every pair of kinds, and compares every digest.
 func TestCopy_matrix(t *testing.T) {
+	t.Parallel()
 	hosts := map[string]string{}
 	for name, start := range registries {
 		hosts[name], _ = start(t)
@@ -89,6 +90,7 @@ func TestCopy_matrix(t *testing.T) {
 }
 
 func TestCopy_archivesAreEqual(t *testing.T) {
+	t.Parallel()
 	host, _ := serveRegistry(t)
 	env := newEnv(t)
 	put(t, env, app(), at(t, "%s/app:1", host))
@@ -165,6 +167,7 @@ func TestCopy_requests(t *testing.T) {
 }
 
 func TestCopy_platforms(t *testing.T) {
+	t.Parallel()
 	host, _ := serveRegistry(t)
 	env := newEnv(t)
 	src := at(t, "%s/app:1", host)
@@ -215,6 +218,7 @@ func TestCopy_platforms(t *testing.T) {
 
 // TestCopy_related: cosign's tags and referrers go along, in every pair of places that can hold them.
 func TestCopy_related(t *testing.T) {
+	t.Parallel()
 	hosts := map[string]string{}
 	for name, start := range registries {
 		hosts[name], _ = start(t)
@@ -279,6 +283,7 @@ func TestCopy_related(t *testing.T) {
 }
 
 func TestCopy_allTags(t *testing.T) {
+	t.Parallel()
 	host, _ := serveRegistry(t)
 	env := withStore(t, newEnv(t))
 	src := at(t, "%s/app", host)
@@ -302,6 +307,7 @@ func TestCopy_allTags(t *testing.T) {
 }
 
 func TestCopy_faults(t *testing.T) {
+	t.Parallel()
 	host, c := serveRegistry(t)
 	env := newEnv(t)
 	src := at(t, "%s/app:1", host)
