@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -492,6 +493,9 @@ func TestLayerContents(t *testing.T) {
 		evil := filepath.Join(c.root, "evil")
 		require.NoError(t, os.Symlink(filepath.Join(c.top, "outside", "etc"), evil))
 		require.NoError(t, os.MkdirAll(filepath.Join(c.root, "p", "q"), 0o755))
+		root, err := unix.Open(c.root, dirFlags, 0)
+		require.NoError(t, err)
+		defer unix.Close(root)
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		swaps := 0
@@ -507,6 +511,9 @@ func TestLayerContents(t *testing.T) {
 					if unix.Renameat2(unix.AT_FDCWD, evil, unix.AT_FDCWD, p, unix.RENAME_EXCHANGE) == nil && name == "p" {
 						swaps++
 					}
+					for range rand.IntN(20_000) { // now and then the other side gets somewhere
+						runtime.KeepAlive(swaps)
+					}
 				}
 			})
 		}
@@ -515,9 +522,13 @@ func TestLayerContents(t *testing.T) {
 		for ; time.Now().Before(deadline) || rounds < *raceRounds; rounds++ {
 			// Any result is right, as long as nothing outside changes.
 			Apply(ctx, c.root, bytes.NewReader(b), ApplyOptions{Ownership: OwnXattr}) //nolint:errcheck // see above
-			// What was made through the swaps is in the way of the next ones.
-			os.MkdirAll(filepath.Join(c.root, "p", "q"), 0o755)
+			// What the swaps left over is put right for the next ones, not through a link.
 			os.Symlink(filepath.Join(c.top, "outside", "etc"), evil)
+			os.Mkdir(filepath.Join(c.root, "p"), 0o755)
+			if fd, err := openStepwise(root, "p", unix.O_PATH|unix.O_DIRECTORY); err == nil {
+				unix.Mkdirat(fd, "q", 0o755)
+				unix.Close(fd)
+			}
 		}
 		close(stop)
 		wg.Wait()
