@@ -173,3 +173,21 @@ func TestPeersReadWhatWasPushed(t *testing.T) {
 		assert.Equal(t, "hello", link)
 	})
 }
+
+// What is pushed to our registry, peers copy to another one and back without changing a byte.
+func TestOurRegistryForPeers(t *testing.T) {
+	for _, w := range everybody(t) {
+		t.Run(w.name, func(t *testing.T) {
+			ours, theirs := ourRegistry(t, w), debianRegistry(t)
+			digest := digestOf(t, ok(t, w.command(nil, "build", "-t", ours+"/team/hello:1.0", "--push", hello(t, w, "hello"))))
+			skopeo := func(from, to string) {
+				ok(t, w.other(nil, tool(t, "skopeo"), "copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+from, "docker://"+to))
+			}
+			skopeo(ours+"/team/hello:1.0", theirs+"/hello:1.0")
+			skopeo(theirs+"/hello:1.0", ours+"/back/again:1.0")
+			for _, ref := range []string{theirs + "/hello:1.0", ours + "/back/again:1.0"} {
+				assert.Contains(t, ok(t, w.command(nil, "inspect", ref)).stdout, digest, ref)
+			}
+		})
+	}
+}

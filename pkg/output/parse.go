@@ -89,7 +89,7 @@ func splitCSV(s string) ([]string, error) {
 	r := csv.NewReader(strings.NewReader(s))
 	fields, err := r.Read()
 	if errors.Is(err, io.EOF) {
-		return nil, errors.New("it is empty: write a directory, or type=KIND,KEY=VALUE,...")
+		return nil, errors.New("it is empty: write a directory, or type=KIND,KEY=VALUE and so on")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("not a list of KEY=VALUE: %w", err)

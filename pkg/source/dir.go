@@ -27,7 +27,7 @@ func openDir(path string) (files, error) {
 	case err != nil:
 		return nil, err
 	case info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: %s is a file and no directory: name an archive with oci-archive: or docker-archive:", ErrInvalid, path)
+		return nil, fmt.Errorf("%w: %s is a file and no directory: name an archive with the prefix oci-archive: or docker-archive: before it", ErrInvalid, path)
 	case !info.IsDir():
 		return nil, fmt.Errorf("%w: %s is no directory", ErrInvalid, path)
 	}

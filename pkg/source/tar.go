@@ -68,7 +68,7 @@ func openRegular(name string) (*os.File, error) {
 	case err != nil:
 		return nil, err
 	case info.IsDir():
-		return nil, fmt.Errorf("%w: %s is a directory and no archive: name a layout with oci:", ErrInvalid, name)
+		return nil, fmt.Errorf("%w: %s is a directory and no archive: name a layout with the prefix oci: before it", ErrInvalid, name)
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%w: %s is no regular file but %s", ErrInvalid, name, kindOf(info))
 	}

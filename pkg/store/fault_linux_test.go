@@ -73,8 +73,8 @@ func workload(ctx context.Context, root string, seed uint64) error {
 	if err != nil {
 		return err
 	}
-	big := d
-	if big, err = s.Put(ctx, "layer", bytes.NewReader(random(seed+1, 100_000))); err != nil {
+	big, err := s.Put(ctx, "layer", bytes.NewReader(random(seed+1, 100_000)))
+	if err != nil {
 		return err
 	}
 	if err := s.PutExpected(ctx, big, bytes.NewReader(random(seed+1, 100_000))); err != nil {

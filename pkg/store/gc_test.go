@@ -84,7 +84,7 @@ func TestGCKeepsLeases(t *testing.T) {
 	assert.Equal(t, 1, r.Blobs, "a lease on a manifest holds its layer and config")
 	assert.False(t, exists(s, loose.Digest))
 	assert.True(t, exists(s, layer.Digest))
-	s = reopened(t, s)
+	reopened(t, s)
 	r, err = other.GC(t.Context(), GCOptions{})
 	require.NoError(t, err)
 	assert.Equal(t, 3, r.Blobs)
