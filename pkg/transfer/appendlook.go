@@ -3,10 +3,10 @@ package transfer
 import (
 	"context"
 	"errors"
+	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
-	"slices"
 
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/registry"

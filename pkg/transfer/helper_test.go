@@ -158,19 +158,18 @@ func debianRegistry(t testing.TB) (string, *counter) {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	}, 10*time.Second, 20*time.Millisecond)
-	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: addr})
 	transport := &http.Transport{MaxIdleConnsPerHost: 100}
 	t.Cleanup(transport.CloseIdleConnections)
-	proxy.Transport = transport
-	director := proxy.Director
-	c := &counter{Handler: proxy}
+	c := &counter{Handler: &httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: addr})
+			r.Out.Host = r.In.Host // what it makes its addresses of
+		},
+	}}
 	srv := httptest.NewServer(c)
 	t.Cleanup(srv.Close)
 	front := strings.TrimPrefix(srv.URL, "http://")
-	proxy.Director = func(r *http.Request) {
-		director(r)
-		r.Host = front // what it makes its addresses of
-	}
 	return front, c
 }
 

@@ -38,9 +38,11 @@ func newArchiveSink(m *mover, at ref.Ref) (*archiveSink, error) {
 func (s *archiveSink) same(ref.Ref) bool { return false }
 func (s *archiveSink) close() error      { return nil }
 
-func (s *archiveSink) holds(context.Context, ocispec.Descriptor) (bool, error)   { return false, nil }
+func (s *archiveSink) holds(context.Context, ocispec.Descriptor) (bool, error) { return false, nil }
+
 func (s *archiveSink) hasBlob(context.Context, ocispec.Descriptor) (bool, error) { return false, nil }
-func (s *archiveSink) local(context.Context, ocispec.Descriptor) ([]byte, bool)  { return nil, false }
+
+func (s *archiveSink) local(context.Context, ocispec.Descriptor) ([]byte, bool) { return nil, false }
 
 func (s *archiveSink) putBlob(_ context.Context, desc ocispec.Descriptor, open registry.Open, _ ref.Ref) (registry.Moved, error) {
 	s.noting.Lock()

@@ -134,9 +134,3 @@ func (s *registrySink) putTag(ctx context.Context, doc document, tag string) err
 	}
 	return err
 }
-
-// current is what a tag points at now; "" when it does not exist.
-func (s *registrySink) current(ctx context.Context, tag string) (digest.Digest, error) {
-	desc, err := s.client.Head(ctx, s.repo.WithTag(tag))
-	return desc.Digest, err
-}
