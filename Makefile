@@ -89,6 +89,10 @@ fuzz: ## every fuzz target for FUZZTIME (Go)
 fuzz-short: ## the fuzz targets that read bytes of strangers, 10 seconds each (Go)
 	scripts/fuzz.sh 10s $(FUZZ)
 
+.PHONY: soak
+soak: ## 50 writers of one tag, 20 rounds, killed and run again (Go, docker-registry; minutes)
+	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m ./pkg/transfer ./cmd/manifestctl -run 'TestAppend_C2|TestMergeAppend'
+
 .PHONY: cross
 cross: ## compile for other systems and architectures (Go)
 	@for p in $(CROSS); do echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./cmd/... ./pkg/... ./internal/...; done
