@@ -22,8 +22,11 @@ const (
 	zstdFrame = 4 << 20
 )
 
-// maxWorkers bounds the memory of one Compress.
-const maxWorkers = 8
+// The most workers of one Compress, for its memory: a block of each and two more are in flight.
+const (
+	maxGzipWorkers = 8
+	maxZstdWorkers = 4
+)
 
 // Compress streams r to w. The bytes depend on r and c only.
 //
@@ -31,7 +34,7 @@ const maxWorkers = 8
 // a sync flush and primed with the 32 KiB before it; zstd is a sequence of
 // independent frames of 4 MiB with checksums. Either is compressed by several goroutines.
 func Compress(ctx context.Context, w io.Writer, r io.Reader, c Compression) error {
-	return compress(ctx, w, r, c, min(runtime.GOMAXPROCS(0), maxWorkers))
+	return compress(ctx, w, r, c, runtime.GOMAXPROCS(0))
 }
 
 func compress(ctx context.Context, w io.Writer, r io.Reader, c Compression, workers int) error {
@@ -40,9 +43,9 @@ func compress(ctx context.Context, w io.Writer, r io.Reader, c Compression, work
 	}
 	switch c.algorithm() {
 	case Gzip:
-		return compressGzip(ctx, w, r, c.Level, workers)
+		return compressGzip(ctx, w, r, c.Level, min(workers, maxGzipWorkers))
 	case Zstd:
-		return compressZstd(ctx, w, r, c.Level, workers)
+		return compressZstd(ctx, w, r, c.Level, min(workers, maxZstdWorkers))
 	}
 	buf := bufPool.Get()
 	defer bufPool.Put(buf)
@@ -80,7 +83,7 @@ func pipeline(ctx context.Context, w io.Writer, r io.Reader, size, dict, workers
 	workers = max(workers, 1)
 	work := make(chan *block)
 	order := make(chan *block, workers)
-	free := make(chan *block, 2*workers+1)
+	free := make(chan *block, workers+2)
 	for range cap(free) {
 		free <- nil // made when first used
 	}

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The rows of ROBUSTNESS.md, group a, about names and links; TestLayerContents has the others.
+// The rows of ROBUSTNESS.md, group a, about names and links; TestLayerContents and TestLayerTarget have the others.
 func TestLayer(t *testing.T) {
 	t.Run("A01_names", func(t *testing.T) {
 		for _, name := range []string{"../x", "a/../../x", "/../x", "..", "../", "a/../..", "./../x", "a/b/../../../outside/x"} {

@@ -154,5 +154,5 @@ func checkUnpacked(t testing.TB, overlayToo bool, layers ...[]byte) ([]string, e
 	return want, nil
 }
 
-// raceRounds makes the race of A31 longer: go test -run A31 -layer.rounds 1000000.
+// raceRounds makes the race of A31 longer: go test -run TestLayerTarget/A31 -layer.rounds 1000000 -timeout 10h.
 var raceRounds = flag.Int("layer.rounds", 0, "rounds of the race in A31")
