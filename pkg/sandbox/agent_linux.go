@@ -69,12 +69,13 @@ type server struct {
 	mapped int64                     // ids from 0 on that exist here
 	home   int                       // our mount namespace
 	binfmt int                       // our binfmt_misc instance: its handlers live as long as this descriptor; -1 without
+	net    int                       // a network namespace with nothing but loopback, which no step has left anything in; -1: to be made
 	proc   int                       // a procfs of our pid namespace, nowhere attached; -1 where the kernel refuses it
 	first  func() (*initProc, error) // of the pid namespace that steps run in
 }
 
 func newServer() *server {
-	return &server{codec: newCodec(), home: -1, binfmt: -1, proc: -1, first: sync.OnceValues(startInit)}
+	return &server{codec: newCodec(), home: -1, binfmt: -1, net: -1, proc: -1, first: sync.OnceValues(startInit)}
 }
 
 // serve answers requests until the parent hangs up; there is always an error.

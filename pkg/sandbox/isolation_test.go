@@ -165,6 +165,13 @@ func TestIsolation(t *testing.T) {
 			r := b.run(b.step("tiocsti"))
 			require.Error(t, r.failure)
 		})
+		t.Run("ports of the step before", func(t *testing.T) {
+			c := boxOf(t, newPool(t, Options{Agents: 1}))
+			for range 5 { // the connection's end stays for a minute where it was
+				r := c.run(c.step("listen", "7777"))
+				require.NoError(t, r.failure, r.err)
+			}
+		})
 		t.Run("names", func(t *testing.T) {
 			s := b.step("open", "/etc/resolv.conf")
 			assert.Equal(t, "/etc/resolv.conf no such file or directory\n", b.run(s).out, "no network, no resolver")

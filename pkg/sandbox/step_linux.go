@@ -179,27 +179,26 @@ func (st *step) thread(done chan<- ended) {
 	if err := unix.Setns(st.srv.home, unix.CLONE_NEWNS); err != nil && e.err == nil {
 		e.err = fmt.Errorf("leaving the step's mount namespace: %w", err)
 	}
+	if !st.HostNet {
+		st.srv.leaveNet()
+	}
 	done <- e
 }
 
 func (st *step) inside() (*ExitError, error) {
-	flags := unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
-	if !st.HostNet {
-		flags |= unix.CLONE_NEWNET
-	}
-	if err := unix.Unshare(flags); err != nil {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC); err != nil {
 		return nil, fmt.Errorf("%w: making a step's namespaces: %w", ErrHost, err)
+	}
+	if !st.HostNet {
+		if err := st.srv.enterNet(); err != nil {
+			return nil, err
+		}
 	}
 	// Where its children go; the thread itself stays.
 	if err := unix.Setns(st.first.pidns, unix.CLONE_NEWPID); err != nil {
 		return nil, errors.Join(errInit, err)
 	}
 	unix.Umask(0)
-	if !st.HostNet {
-		if err := loopbackUp(); err != nil {
-			return nil, fmt.Errorf("%w: setting the loopback interface up: %w", ErrHost, err)
-		}
-	}
 	host := cmp.Or(st.Hostname, DefaultHostname)
 	if err := unix.Sethostname([]byte(host)); err != nil {
 		return nil, fmt.Errorf("setting the step's host name %q: %w", host, err)

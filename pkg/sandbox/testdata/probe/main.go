@@ -241,7 +241,7 @@ func do(verb string, a []string) error {
 			return err
 		}
 		fmt.Println("connected")
-	case "listen": // TCP on loopback, and connect to it
+	case "listen": // TCP on loopback, and connect to it; the server's end closes first, as servers do
 		l, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 		if err != nil {
 			return err
@@ -257,7 +257,20 @@ func do(verb string, a []string) error {
 		if err != nil {
 			return err
 		}
-		return syscall.Connect(c, addr)
+		if err := syscall.Connect(c, addr); err != nil {
+			return err
+		}
+		s, _, err := syscall.Accept(l)
+		if err != nil {
+			return err
+		}
+		if err := syscall.Close(s); err != nil {
+			return err
+		}
+		if n, err := syscall.Read(c, make([]byte, 1)); n != 0 || err != nil {
+			return fmt.Errorf("read %d bytes: %v", n, err)
+		}
+		return syscall.Close(c)
 	case "connect": // TCP
 		c, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 		if err != nil {
