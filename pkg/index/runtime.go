@@ -15,13 +15,16 @@ type Runtime string
 
 // The runtimes, by whose rules they are. testdata/choices.json holds what the real ones chose.
 const (
-	DockerEngine Runtime = "docker"     // dockerd: containerd's order, and an empty platform is none
-	Containerd   Runtime = "containerd" // also ctr, nerdctl, BuildKit, CRI
-	Podman       Runtime = "podman"     // containers/image: also buildah, skopeo, CRI-O
-	Crane        Runtime = "crane"      // go-containerregistry: also ko, kaniko, cosign
+	DockerEngine Runtime = "docker" // dockerd with the containerd image store: it calls containerd's code
+	// DockerEngine20 is dockerd up to 20.10: it knows of arm only what else a machine runs, and rather takes a wrong variant
+	// of it than none.
+	DockerEngine20 Runtime = "docker-20.10"
+	Containerd     Runtime = "containerd" // also ctr, nerdctl, BuildKit, CRI
+	Podman         Runtime = "podman"     // containers/image: also buildah, skopeo, CRI-O
+	Crane          Runtime = "crane"      // go-containerregistry: also ko, kaniko, cosign
 )
 
-// Runtimes lists all of them.
+// Runtimes lists those that are current.
 func Runtimes() []Runtime { return []Runtime{DockerEngine, Containerd, Podman, Crane} }
 
 // ParseRuntime reads the name of a runtime, or of a program that chooses like one.
@@ -29,6 +32,8 @@ func ParseRuntime(s string) (Runtime, error) {
 	switch s {
 	case "docker", "dockerd":
 		return DockerEngine, nil
+	case "docker-20.10", "docker@20.10":
+		return DockerEngine20, nil
 	case "containerd", "ctr", "nerdctl", "buildkit", "cri", "kubernetes":
 		return Containerd, nil
 	case "podman", "skopeo", "buildah", "cri-o", "crio":
@@ -43,6 +48,8 @@ func ParseRuntime(s string) (Runtime, error) {
 type Choice struct {
 	At  int    // position of the entry; -1: none
 	Why string // by which rule, for people
+	// IfConfig says that the entry has no platform and is taken only if its config is of one that runs on the machine.
+	IfConfig bool
 }
 
 // Pick tells which entry of manifests a runtime on a machine takes. An entry that is itself an index is looked into by whoever asks.
@@ -53,6 +60,8 @@ func Pick(rt Runtime, host platform.Platform, manifests []ocispec.Descriptor) Ch
 		return pickPodman(host, manifests)
 	case Crane:
 		return pickCrane(host, manifests)
+	case DockerEngine20:
+		return pickDocker20(host, manifests)
 	default:
 		return pickContainerd(host, manifests)
 	}
@@ -86,12 +95,35 @@ func pickContainerd(host platform.Platform, manifests []ocispec.Descriptor) Choi
 		if n := count(have, p); n > 1 {
 			why += fmt.Sprintf("; of %d for it the first", n)
 		}
-		return Choice{at[i], why}
+		return Choice{At: at[i], Why: why}
 	}
 	if unsaid >= 0 {
-		return Choice{unsaid, "no entry is for the platform, and this one does not say what it is for"}
+		return Choice{At: unsaid, Why: "no entry is for the platform, and the config of this one says it is", IfConfig: true}
 	}
-	return Choice{-1, "no entry is for anything that runs there"}
+	return Choice{At: -1, Why: "no entry is for anything that runs there"}
+}
+
+// pickDocker20: the platform itself, of arm a lower variant, else any of arm; of equals the first.
+func pickDocker20(host platform.Platform, manifests []ocispec.Descriptor) Choice {
+	var same []ocispec.Descriptor
+	var at []int
+	for i, m := range manifests {
+		if m.Platform == nil {
+			continue
+		}
+		if p, err := platform.FromOCI(*m.Platform); err == nil && (p == host || p.OS == host.OS && p.Arch == "arm" && host.Arch == "arm") {
+			same, at = append(same, m), append(at, i)
+		}
+	}
+	if len(same) == 0 {
+		return Choice{At: -1, Why: "no entry is of the platform"}
+	}
+	c := pickContainerd(host, same)
+	if c.At < 0 {
+		return Choice{At: at[0], Why: fmt.Sprintf("there is none that runs on %s: it is the first of arm at all", host)}
+	}
+	c.At = at[c.At]
+	return c
 }
 
 func count(have []platform.Platform, p platform.Platform) (n int) {
@@ -129,21 +161,21 @@ func pickPodman(host platform.Platform, manifests []ocispec.Descriptor) Choice {
 			if p := m.Platform; p != nil && p.OS == host.OS && p.Architecture == host.Arch && p.Variant == v {
 				switch {
 				case v == own:
-					return Choice{i, "it is the first of the platform"}
+					return Choice{At: i, Why: "it is the first of the platform"}
 				case v == "":
-					return Choice{i, "it is the first of the architecture that names no variant"}
+					return Choice{At: i, Why: "it is the first of the architecture that names no variant"}
 				default:
-					return Choice{i, fmt.Sprintf("it is the first of %s, the best variant that there is for %s", v, own)}
+					return Choice{At: i, Why: fmt.Sprintf("it is the first of %s, the best variant that there is for %s", v, own)}
 				}
 			}
 		}
 	}
 	for i, m := range manifests {
 		if m.Platform == nil {
-			return Choice{i, "no entry is for the platform, and this one does not say what it is for"}
+			return Choice{At: i, Why: "no entry is for the platform, and this one does not say what it is for"}
 		}
 	}
-	return Choice{-1, fmt.Sprintf("no entry is written %s/%s with one of the variants %q", host.OS, host.Arch, wanted)}
+	return Choice{At: -1, Why: fmt.Sprintf("no entry is written %s/%s with one of the variants %q", host.OS, host.Arch, wanted)}
 }
 
 // pickCrane takes the first whose names are as asked for; what is not asked for may be anything. No platform is linux/amd64.
@@ -159,11 +191,11 @@ func pickCrane(host platform.Platform, manifests []ocispec.Descriptor) Choice {
 			continue
 		}
 		if m.Platform == nil {
-			return Choice{i, "it does not say what it is for, which counts as linux/amd64"}
+			return Choice{At: i, Why: "it does not say what it is for, which counts as linux/amd64"}
 		}
-		return Choice{i, "it is the first that has all that is asked for"}
+		return Choice{At: i, Why: "it is the first that has all that is asked for"}
 	}
-	return Choice{-1, fmt.Sprintf("no entry is written %s", strings.TrimSuffix(host.OS+"/"+host.Arch+"/"+host.Variant, "/"))}
+	return Choice{At: -1, Why: fmt.Sprintf("no entry is written %s", strings.TrimSuffix(host.OS+"/"+host.Arch+"/"+host.Variant, "/"))}
 }
 
 func hasAll(have, want []string) bool {

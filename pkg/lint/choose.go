@@ -40,6 +40,7 @@ func Choose(ctx context.Context, img source.Image, runtimes []index.Runtime, hos
 func (c *Choice) follow(ctx context.Context, img source.Image) error {
 	at := img.Root()
 	c.Why = "it is a single image, which is taken whatever it is for"
+	ifConfig := false
 	for depth := 0; index.IsIndex(at.MediaType); depth++ {
 		if depth > index.MaxNesting {
 			return fmt.Errorf("%w: %s is nested deeper than %d indexes", source.ErrInvalid, at.Digest, index.MaxNesting)
@@ -55,7 +56,7 @@ func (c *Choice) follow(ctx context.Context, img source.Image) error {
 		if pick.At < 0 {
 			return nil
 		}
-		at = idx.Manifests[pick.At]
+		at, ifConfig = idx.Manifests[pick.At], pick.IfConfig
 	}
 	c.Desc = at
 	if p := at.Platform; p != nil && (p.OS != "" || p.Architecture != "") {
@@ -71,8 +72,15 @@ func (c *Choice) follow(ctx context.Context, img source.Image) error {
 		return err
 	}
 	config, err := source.ReadConfig(ctx, img, m)
+	if err != nil {
+		return err
+	}
 	c.Platform = config.Platform.String()
-	return err
+	if _, runs := platform.Select(c.Host, []platform.Platform{config.Platform}); ifConfig && !runs {
+		c.Desc, c.Why = ocispec.Descriptor{}, fmt.Sprintf("no entry is for the platform, and the one that does not say what it is for is for %s", c.Platform)
+		c.Platform = ""
+	}
+	return nil
 }
 
 // Ignore drops the findings of rules by their IDs.
