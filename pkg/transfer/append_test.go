@@ -231,6 +231,9 @@ func slowly(most time.Duration) func(http.ResponseWriter, *http.Request) bool {
 func TestAppend_C24(t *testing.T) {
 	t.Parallel()
 	writers, rounds := 16, 2
+	if testing.Short() {
+		writers, rounds = 8, 1
+	}
 	if os.Getenv("MANIFESTCTL_SOAK") != "" {
 		writers, rounds = 50, 20
 	}
@@ -250,6 +253,9 @@ func TestAppend_C24(t *testing.T) {
 func TestAppend_C29(t *testing.T) {
 	t.Parallel()
 	writers, rounds := 12, 2
+	if testing.Short() {
+		writers, rounds = 6, 1
+	}
 	if os.Getenv("MANIFESTCTL_SOAK") != "" {
 		writers, rounds = 50, 20
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -162,6 +163,7 @@ func debianRegistry(t testing.TB) (string, *counter) {
 	t.Cleanup(transport.CloseIdleConnections)
 	c := &counter{Handler: &httputil.ReverseProxy{
 		Transport: transport,
+		ErrorLog:  log.New(io.Discard, "", 0), // tests cut connections
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: addr})
 			r.Out.Host = r.In.Host // what it makes its addresses of
