@@ -5,7 +5,10 @@
 // # Invariants
 //
 //   - The bytes of a layer depend on its inputs only: no clock, host id, umask, locale or map order.
-//   - No name, link or type in an archive makes Apply touch anything outside its directory.
+//   - No name, link or type in an archive makes Apply touch anything outside its directory, and nobody who
+//     changes that directory meanwhile does either.
+//   - One reader (scan.go) applies all rules about members: what ReadTOC takes, Apply and Builder.Archive take.
+//   - A View shows what Apply unpacks, and Diff reads back what Apply wrote, with either ownership.
 //   - Whiteouts are known to whiteout.go only.
 package layer
 
