@@ -134,6 +134,13 @@ func (m *mover) move(ctx context.Context, roots []Root) (err error) {
 		if named[i], err = p.content(ctx); err != nil {
 			return err
 		}
+		for _, n := range named[i] {
+			m.report.Manifests++
+			m.report.Bytes += int64(len(n.raw))
+			if _, ok := p.sink.(*registrySink); ok && m.o.DryRun {
+				m.report.Requests += int64(len(n.names))
+			}
+		}
 	}
 	for _, r := range roots {
 		m.report.Roots = append(m.report.Roots, r.Desc)
