@@ -20,8 +20,10 @@ import (
 // A parent that is a symlink is followed inside dir, one that is missing is made 0755 0:0 with time 0. dir must
 // be ours, and with Overlay it must be empty.
 func Apply(ctx context.Context, dir string, r io.Reader, o ApplyOptions) error {
-	a := &applier{o: o, dir: filepath.Clean(dir), super: unix.Geteuid() == 0,
-		dirs: map[string]*dirState{}, owners: map[string]Owner{}, s: newScanner(ctx, r, nil, o.Limits)}
+	a := &applier{
+		o: o, dir: filepath.Clean(dir), super: unix.Geteuid() == 0,
+		dirs: map[string]*dirState{}, owners: map[string]Owner{}, s: newScanner(ctx, r, nil, o.Limits),
+	}
 	if !o.Overlay {
 		a.made = map[string]bool{}
 	}

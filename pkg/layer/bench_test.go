@@ -36,7 +36,7 @@ func noise(n int) string {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	words := make([]string, 500)
 	for i := range words {
-		words[i] = fmt.Sprintf("%x ", rnd.Uint64()>>(rnd.IntN(50)))
+		words[i] = fmt.Sprintf("%x ", rnd.Uint64()>>rnd.IntN(50))
 	}
 	b := make([]byte, 0, n+32)
 	for len(b) < n {

@@ -32,8 +32,10 @@ func Diff(ctx context.Context, upper string, w io.Writer, o DiffOptions) error {
 	if err != nil {
 		return err
 	}
-	d := &differ{ctx: ctx, o: o, tw: newTarWriter(w), owners: owners, euid: uint32(unix.Geteuid()),
-		links: map[inodeKey]*Entry{}, names: make([]byte, 4096)}
+	d := &differ{
+		ctx: ctx, o: o, tw: newTarWriter(w), owners: owners, euid: uint32(unix.Geteuid()),
+		links: map[inodeKey]*Entry{}, names: make([]byte, 4096),
+	}
 	if err := d.dir(fd, "."); err != nil {
 		return err
 	}

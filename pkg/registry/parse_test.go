@@ -23,8 +23,10 @@ func TestChallenges(t *testing.T) {
 		headers []string
 		want    []ch
 	}{
-		"bearer": {[]string{`Bearer realm="https://auth.example/token",service="registry",scope="repository:a/b:pull,push repository:c:pull"`},
-			[]ch{{"bearer", map[string]string{"realm": "https://auth.example/token", "service": "registry", "scope": "repository:a/b:pull,push repository:c:pull"}}}},
+		"bearer": {
+			[]string{`Bearer realm="https://auth.example/token",service="registry",scope="repository:a/b:pull,push repository:c:pull"`},
+			[]ch{{"bearer", map[string]string{"realm": "https://auth.example/token", "service": "registry", "scope": "repository:a/b:pull,push repository:c:pull"}}},
+		},
 		"basic":               {[]string{`Basic realm="x y"`}, []ch{{"basic", map[string]string{"realm": "x y"}}}},
 		"bare":                {[]string{`Negotiate`}, []ch{{"negotiate", nil}}},
 		"two in one":          {[]string{`Basic realm="x", Bearer realm=y ,service = z`}, []ch{{"basic", map[string]string{"realm": "x"}}, {"bearer", map[string]string{"realm": "y", "service": "z"}}}},

@@ -27,8 +27,15 @@ func TestRetry_C12_everyKindOfRequest(t *testing.T) {
 		t.Run(strconv.Itoa(code), func(t *testing.T) {
 			f := newFake(t)
 			for _, kind := range []struct{ method, path string }{
-				{"HEAD", "/blobs/sha256"}, {"POST", "/blobs/uploads/"}, {"PUT", "/blobs/uploads/"}, {"PATCH", "/blobs/uploads/"},
-				{"PUT", "/manifests/"}, {"HEAD", "/manifests/"}, {"GET", "/manifests/"}, {"GET", "/blobs/sha256"}, {"GET", "/tags/list"},
+				{"HEAD", "/blobs/sha256"},
+				{"POST", "/blobs/uploads/"},
+				{"PUT", "/blobs/uploads/"},
+				{"PATCH", "/blobs/uploads/"},
+				{"PUT", "/manifests/"},
+				{"HEAD", "/manifests/"},
+				{"GET", "/manifests/"},
+				{"GET", "/blobs/sha256"},
+				{"GET", "/tags/list"},
 			} {
 				f.when(kind.method, kind.path, 1, status(code, "TOOMANYREQUESTS"))
 			}
