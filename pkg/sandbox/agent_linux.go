@@ -129,7 +129,8 @@ func (s *server) handle(ctx context.Context, req request, fds []int) reply {
 // hello sets the agent up. Until it comes, the ids may not be mapped.
 func (s *server) hello(h *hello, r *reply) error {
 	s.mode, s.mapped = h.Mode, h.MapSize
-	// All signals are taken and dropped. Ignoring them would be inherited by the steps.
+	// A signal to all processes of a service or a job is the parent's to act on. Ignoring signals would be inherited by
+	// the steps, so they are taken and dropped.
 	signal.Notify(make(chan os.Signal, 1))
 	unix.Umask(0)
 	closeInherited()

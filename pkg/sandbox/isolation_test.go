@@ -162,8 +162,11 @@ func TestIsolation(t *testing.T) {
 			s := b.step("dial", name, "--", "connect", port)
 			s.HostNet = true
 			require.NoError(t, b.run(s).failure)
-			r := b.run(b.step("tiocsti"))
-			require.Error(t, r.failure)
+		})
+		t.Run("E13 terminal, session and keys", func(t *testing.T) {
+			require.Error(t, b.run(b.step("tiocsti")).failure)
+			assert.Equal(t, "true\n", b.ok("session"))
+			assert.NotEqual(t, b.ok("keyring"), b.ok("keyring"), "each step has a session keyring of its own")
 		})
 		t.Run("ports of the step before", func(t *testing.T) {
 			c := boxOf(t, newPool(t, Options{Agents: 1}))

@@ -59,6 +59,7 @@ func TestRun(t *testing.T) {
 		})
 		t.Run("standard input is empty", func(t *testing.T) {
 			assert.Empty(t, b.ok("copy"))
+			assert.Empty(t, b.ok("nonblock"), "programs do not expect EAGAIN")
 		})
 		t.Run("working directory", func(t *testing.T) {
 			s := b.step("cwd", "--", "stat", ".")

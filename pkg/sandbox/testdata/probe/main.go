@@ -308,6 +308,28 @@ func do(verb string, a []string) error {
 		if e != 0 {
 			return e
 		}
+	case "nonblock": // which of 0, 1 and 2 are
+		for fd := range 3 {
+			flags, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFL, 0)
+			if e != 0 {
+				return e
+			}
+			if flags&syscall.O_NONBLOCK != 0 {
+				fmt.Println(fd)
+			}
+		}
+	case "session": // are we the first of ours?
+		sid, _, e := syscall.RawSyscall(syscall.SYS_GETSID, 0, 0, 0)
+		if e != 0 {
+			return e
+		}
+		fmt.Println(int(sid) == os.Getpid())
+	case "keyring": // the number of the session's
+		id, _, e := syscall.RawSyscall(syscall.SYS_KEYCTL, 0, ^uintptr(2), 0)
+		if e != 0 {
+			return e
+		}
+		fmt.Println(id)
 	case "tiocsti":
 		c := byte('x')
 		_, _, e := syscall.Syscall(syscall.SYS_IOCTL, 0, 0x5412, uintptr(unsafe.Pointer(&c)))
