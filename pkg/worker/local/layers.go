@@ -155,6 +155,7 @@ func (w *Worker) change(ctx context.Context, below solve.Result, parents time.Ti
 	}
 	defer func() { err = errors.Join(err, view.Close()) }()
 	b := layer.NewBuilder(view, parents)
+	defer func() { err = errors.Join(err, b.Close()) }()
 	if err := declare(b, view); err != nil {
 		return solve.Result{}, err
 	}

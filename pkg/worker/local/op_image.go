@@ -118,7 +118,7 @@ func (w *Worker) fetch(ctx context.Context, img source.Image, desc ocispec.Descr
 	}
 	defer in.Abort()
 	tee := io.TeeReader(blob, in)
-	tar, err := layer.Decompress(ctx, tee, layer.Limits{})
+	tar, err := layer.DecompressLayer(ctx, tee, desc.MediaType, layer.Limits{})
 	if err != nil {
 		return nil, err
 	}
