@@ -1,5 +1,3 @@
-//go:build linux
-
 // Command hello says which machine it runs on, as the kernel tells it, and starts
 // itself as a child to show that a child of a foreign architecture runs as well.
 package main
