@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +28,7 @@ func newDoctor(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rungs := build.Doctor(cmd.Context(), o)
+			rungs := build.Doctor(cmd.Context(), e.nearStore(), o)
 			if asJSON {
 				out := make([]rungJSON, 0, len(rungs))
 				for _, r := range rungs {
@@ -73,4 +75,22 @@ type rungJSON struct {
 	Detail string `json:"detail,omitempty"`
 	Error  string `json:"error,omitempty"`
 	Mend   string `json:"mend,omitempty"`
+}
+
+// nearStore is the store's directory, or the nearest one above it that exists; "" when there is none.
+func (e *env) nearStore() string {
+	dir, err := e.storeRoot()
+	if err != nil {
+		return ""
+	}
+	for {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			return dir
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return ""
+		}
+		dir = up
+	}
 }

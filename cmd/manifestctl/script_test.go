@@ -60,7 +60,7 @@ func condition(name string) (bool, error) {
 }
 
 var canRunSteps = sync.OnceValue(func() bool {
-	for _, r := range build.Doctor(context.Background(), build.Options{Path: os.Getenv("PATH")}) {
+	for _, r := range build.Doctor(context.Background(), "", build.Options{Path: os.Getenv("PATH")}) {
 		if r.Name == "user namespace" {
 			return r.OK
 		}

@@ -22,7 +22,7 @@ func Collect(ctx context.Context, st *store.Store, g store.GCOptions, o Options)
 	g.RemoveTree = func(path string) error {
 		if pool == nil {
 			p, err := sandbox.NewPool(ctx, sandbox.Options{
-				Mode: o.SandboxMode, Agents: 1, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
+				Mode: o.SandboxMode, Agents: 1, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
 			})
 			if err != nil { // what this user owns can go without it
 				if removeErr := os.RemoveAll(path); removeErr != nil {

@@ -13,9 +13,12 @@ func Emulators(ctx context.Context, o Options) []emulate.Support {
 	return emulate.List(ctx, emulateOptions(o))
 }
 
-// Doctor tries every rung of the executor's ladder.
-func Doctor(ctx context.Context, o Options) []sandbox.Rung {
-	return sandbox.Probe(ctx, sandbox.Options{Mode: o.SandboxMode, Handlers: emulate.Handlers(ctx, emulateOptions(o))})
+// Doctor tries every rung of the executor's ladder. dir is on the file system that the store is, or will be, on; "" is the
+// directory for temporary files.
+func Doctor(ctx context.Context, dir string, o Options) []sandbox.Rung {
+	return sandbox.Probe(ctx, sandbox.Options{
+		Mode: o.SandboxMode, Path: o.Path, Dir: dir, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
+	})
 }
 
 func emulateOptions(o Options) emulate.Options {

@@ -52,7 +52,7 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 		Store: st, Opener: &source.Opener{Registry: client, Store: st, Dir: o.Dir},
 		Contexts: b.Contexts, Secret: secrets(req, o), Events: o.Events,
 		Sandbox: sandbox.Options{
-			Mode: o.SandboxMode, Agents: o.Parallel, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
+			Mode: o.SandboxMode, Agents: o.Parallel, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
 		},
 	})
 	defer func() { err = errors.Join(err, w.Close()) }()
