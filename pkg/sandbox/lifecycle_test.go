@@ -90,11 +90,11 @@ func TestLifecycle(t *testing.T) {
 		t.Run("a fork bomb", func(t *testing.T) {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, errEnough)
 			defer cancel()
-			s := b.step("bomb", token())
+			s := b.step("bomb", token(), "7") // 255 processes
 			require.ErrorIs(t, b.pool.Run(ctx, s), errEnough)
 			assert.Zero(t, running(t, s.Args[2]))
 			tok := token()
-			r := b.run(b.step("daemon", "bomb", tok)) // the first process ends at once
+			r := b.run(b.step("daemon", "bomb", tok, "7")) // the first process ends at once
 			require.NoError(t, r.failure)
 			assert.Zero(t, running(t, tok))
 		})

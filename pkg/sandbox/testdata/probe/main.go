@@ -277,12 +277,13 @@ func do(verb string, a []string) error {
 			return err
 		}
 		return syscall.Connect(c, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: num(a[0])})
-	case "bomb": // children that make children, until it is refused
-		for {
-			if err := child(append([]string{"bomb"}, a...), true); err != nil {
-				return do("sleep", []string{"600000"})
+	case "bomb": // TOKEN DEPTH: children that make children; bounded, because the machine is not ours alone
+		for range 2 * min(num(a[1]), 1) {
+			if err := child([]string{"bomb", a[0], strconv.Itoa(num(a[1]) - 1)}, true); err != nil {
+				return err
 			}
 		}
+		return do("sleep", []string{"600000"})
 	case "open": // every path, with the error's text
 		for _, name := range a {
 			f, err := os.Open(name)
