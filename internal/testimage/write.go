@@ -86,10 +86,22 @@ func DockerArchive(named map[string]Content) []byte {
 	return tarOf(files)
 }
 
+// tarOf has entries for directories, too: skopeo 1.9 makes none of its own that an ordinary user could write to.
 func tarOf(files map[string][]byte) []byte {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
+	made := map[string]bool{".": true}
+	var directory func(dir string)
+	directory = func(dir string) {
+		if made[dir] {
+			return
+		}
+		directory(path.Dir(dir))
+		made[dir] = true
+		must(w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: Epoch}), "%s", dir)
+	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
+		directory(path.Dir(name))
 		must(w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(files[name])), ModTime: Epoch}), "%s", name)
 		_, err := w.Write(files[name])
 		must(err, "%s", name)
