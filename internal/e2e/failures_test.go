@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -111,6 +112,9 @@ func TestE16SecretsLeaveNoTrace(t *testing.T) {
 			r := ok(t, w.command(nil, "build", "--progress", "plain", "-t", "secret", "--secret", "id=token,src="+file, dir))
 			assert.NotContains(t, r.stdout+r.stderr, canary)
 			require.NoError(t, filepath.WalkDir(filepath.Join(w.home, "store"), func(p string, d fs.DirEntry, err error) error {
+				if os.Getuid() != 0 && errors.Is(err, fs.ErrPermission) {
+					return fs.SkipDir // a subordinate id's: root, who reads all, runs this test as well
+				}
 				if err != nil || !d.Type().IsRegular() {
 					return err
 				}
