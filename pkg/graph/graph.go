@@ -37,6 +37,15 @@ type Meta struct {
 	Step    int    // 2 of 2/3; 0 when it has none (sources)
 	Steps   int
 	For     string // the platform a person sees it under; "" when it is shared
+	NoCache bool   // run it, whatever was recorded; what it makes is recorded
+	Excerpt *Excerpt
+}
+
+// Excerpt is the part of a file that a vertex was made of, for messages that show it.
+type Excerpt struct {
+	File     string // "Dockerfile"
+	Text     []byte // all of the file
+	From, To int    // lines, 1 is the first; both included
 }
 
 // New makes a vertex and computes its digest from op, the inputs and p.

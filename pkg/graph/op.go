@@ -2,72 +2,20 @@ package graph
 
 import "encoding/json"
 
-// Op is one of [Image], [Local], [Exec], [Layer], [Copy], [Remove] and [Accounts].
+// Op is one of [Image], [Local], [HTTP], [Git], [Exec], [Layer], [Copy], [Remove], [Accounts], [File], [Merge], [Diff]
+// and [Output]. Specs are made of Layer, Copy, Remove and Accounts; definitions of LLB (Dockerfiles) of File, Merge
+// and Diff; both of Image, Local and Exec.
 type Op interface {
 	// Kind is the operation's name in digests and messages.
 	Kind() string
 }
 
-// Image is a base image for the vertex's platform.
-type Image struct {
-	Ref string `json:"ref"` // as package ref prints it: "docker.io/library/debian:bookworm", "oci:dir:tag"
-}
-
-// Local is files of a directory on this machine, chosen by Paths (slash
-// separated, relative to the context; a directory means all below it). It is
-// only used as the source of bind mounts: files of a [Layer] name theirs directly.
-type Local struct {
-	Context string   `json:"context"` // name of the context, "context" for the main one
-	Paths   []string `json:"paths"`
-	Exclude []string `json:"exclude,omitempty"` // .dockerignore patterns in effect
-}
-
-// Exec runs a process in the rootfs of input 0; its changes become a layer.
-type Exec struct {
-	Args      []string `json:"args"`
-	Env       []string `json:"env"`           // KEY=value, added to the base config's
-	Cwd       string   `json:"cwd,omitempty"` // "" is the base config's, else /
-	User      string   `json:"user,omitempty"`
-	Network   Network  `json:"network"`
-	Mounts    []Mount  `json:"mounts,omitempty"`
-	ClampTime *int64   `json:"clampTime,omitempty"` // SOURCE_DATE_EPOCH: later mtimes become this
-}
-
-// Network says what a step may reach.
-type Network string
-
-// The networks of a step.
-const (
-	NetworkNone Network = "none"
-	NetworkHost Network = "host"
-)
-
-// MountType is the kind of a mount, in BuildKit's words.
-type MountType string
-
-// The types of mounts.
-const (
-	MountBind   MountType = "bind"
-	MountCache  MountType = "cache"
-	MountTmpfs  MountType = "tmpfs"
-	MountSecret MountType = "secret"
-)
-
-// Mount is something else than the rootfs that a step sees.
-type Mount struct {
-	Type     MountType `json:"type"`
-	Target   string    `json:"target"`             // absolute
-	Input    int       `json:"input,omitempty"`    // bind, cache: index in Inputs; 0 is none
-	Source   string    `json:"source,omitempty"`   // bind, cache: path in that input
-	ID       string    `json:"id,omitempty"`       // cache, secret
-	Sharing  string    `json:"sharing,omitempty"`  // cache: shared (default), private, locked
-	Writable bool      `json:"writable,omitempty"` // bind: changes are discarded
-	Size     int64     `json:"size,omitempty"`     // tmpfs: bytes; 0 is the kernel's default
-	Mode     *uint32   `json:"mode,omitempty"`     // cache directory or secret file
-	UID      int       `json:"uid,omitempty"`
-	GID      int       `json:"gid,omitempty"`
-	Required bool      `json:"required,omitempty"` // secret: absent is an error
-	Env      string    `json:"env,omitempty"`      // secret: as a variable instead of a file
+// Keyed is an Op that a step record is not found by as a whole.
+type Keyed interface {
+	Op
+	// ForKey is the operation without what must not decide whether a record is a hit: the names of secrets, agents
+	// and caches, the caller's proxies, and the places of inputs whose content is in the key anyway.
+	ForKey() Op
 }
 
 // Layer makes a layer from declared files; nothing is unpacked for it.
@@ -153,11 +101,10 @@ type Remove struct {
 }
 
 // Kind implements Op.
-func (Image) Kind() string  { return "image" }
-func (Local) Kind() string  { return "local" }
-func (Exec) Kind() string   { return "exec" }
 func (Layer) Kind() string  { return "layer" }
 func (Copy) Kind() string   { return "copy" }
 func (Remove) Kind() string { return "remove" }
 
-var _ = []Op{Image{}, Local{}, Exec{}, Layer{}, Copy{}, Remove{}, Accounts{}}
+var _ = []Op{
+	Image{}, Local{}, HTTP{}, Git{}, Exec{}, Layer{}, Copy{}, Remove{}, Accounts{}, File{}, Merge{}, Diff{}, Output{},
+}

@@ -15,8 +15,17 @@ type Target struct {
 	Platform    platform.Platform
 	Root        *Vertex // nil: scratch without layers
 	Config      ConfigPatch
+	Image       *ImageConfig      // when the frontend makes the whole config: Config is laid over it, not over the base's
 	Annotations map[string]string // of the manifest
 	Created     int64             // seconds since the epoch: config.created and the history's
+}
+
+// ImageConfig is the whole config of an image but for its layers, as a Dockerfile frontend gives it.
+type ImageConfig struct {
+	Raw  []byte // image-spec's config: history without empty layers counted, rootfs empty
+	Base []byte // the config of the base image, whose history entries keep their times; nil: scratch
+	// Epoch is SOURCE_DATE_EPOCH for this target: times of the config and the history are not after it. nil: as they are.
+	Epoch *int64
 }
 
 // ConfigPatch is laid over the base image's config. A nil pointer, slice or map

@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
+	"maps"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -18,32 +21,50 @@ var _ Cache = Records{}
 const recordKind = "cache"
 
 // Get implements Cache.
-func (c Records) Get(_ context.Context, key digest.Digest) ([]Layer, bool) {
-	r, err := c.Store.GetRecord(recordKind, key.Encoded())
+func (c Records) Get(_ context.Context, key digest.Digest) (Record, bool) {
+	stored, err := c.Store.GetRecord(recordKind, key.Encoded())
 	if err != nil {
-		return nil, false
+		return Record{}, false
 	}
-	var layers []Layer
-	if json.Unmarshal(r.Data, &layers) != nil {
-		return nil, false
+	var r Record
+	if json.Unmarshal(stored.Data, &r) != nil {
+		return Record{}, false
 	}
-	for _, l := range layers {
+	for l := range r.all() {
 		if _, err := c.Store.Stat(l.DiffID); err != nil { // also leases it
-			return nil, false
+			return Record{}, false
 		}
 	}
-	return layers, true
+	return r, true
 }
 
 // Put implements Cache.
-func (c Records) Put(_ context.Context, key digest.Digest, layers []Layer) error {
-	data, err := json.Marshal(layers)
+func (c Records) Put(_ context.Context, key digest.Digest, r Record) error {
+	data, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("recording a step: %w", err)
 	}
-	r := store.Record{Data: data}
-	for _, l := range layers {
-		r.Blobs = append(r.Blobs, l.DiffID)
+	stored := store.Record{Data: data}
+	for l := range r.all() {
+		stored.Blobs = append(stored.Blobs, l.DiffID)
 	}
-	return c.Store.PutRecord(recordKind, key.Encoded(), r)
+	return c.Store.PutRecord(recordKind, key.Encoded(), stored)
+}
+
+// all are the layers of all outputs, in a fixed order.
+func (r Record) all() iter.Seq[Layer] {
+	return func(yield func(Layer) bool) {
+		for _, l := range r.Layers {
+			if !yield(l) {
+				return
+			}
+		}
+		for _, i := range slices.Sorted(maps.Keys(r.More)) {
+			for _, l := range r.More[i] {
+				if !yield(l) {
+					return
+				}
+			}
+		}
+	}
 }

@@ -3,6 +3,7 @@ package solve
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -109,6 +110,13 @@ func (s *scheduler) run(ctx context.Context, v *graph.Vertex) (Result, error) {
 	if err := g.Wait(); err != nil {
 		return Result{}, err // reported where it happened
 	}
+	if op, ok := v.Op.(graph.Output); ok {
+		r, ok := inputs[0].More[op.Index]
+		if !ok {
+			return Result{}, s.fail(ctx, v, fmt.Errorf("the step has no output %d", op.Index))
+		}
+		return r, nil
+	}
 	if err := s.slots.Acquire(ctx, 1); err != nil {
 		return Result{}, context.Cause(ctx)
 	}
@@ -146,35 +154,79 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 	if err != nil {
 		return Result{}, err
 	}
-	var below Result
-	if len(inputs) > 0 {
-		below = inputs[0]
-	}
-	if !s.options.NoCache {
-		if layers, ok := s.cache.Get(ctx, key); ok {
+	if !s.options.NoCache && !v.Meta.NoCache {
+		if record, ok := s.cache.Get(ctx, key); ok {
 			e.Cached = true
-			return extend(below, layers, v), nil
+			return extend(inputs, record, v), nil
 		}
 	}
 	r, err = s.worker.Run(ctx, v, inputs)
 	if err != nil {
 		return Result{}, err
 	}
-	added := slices.Clone(r.Layers[len(below.Layers):])
-	if err := s.cache.Put(ctx, key, added); err != nil {
+	record := recordOf(r, inputs, v)
+	if err := s.cache.Put(ctx, key, record); err != nil {
 		return Result{}, err
 	}
-	return extend(below, added, v), nil
+	return extend(inputs, record, v), nil
 }
 
-// extend puts the layers that v added on top of below.
-func extend(below Result, added []Layer, v *graph.Vertex) Result {
-	r := Result{Layers: slices.Clone(below.Layers), Config: below.Config}
-	for _, l := range added {
-		l.History = &ocispec.History{CreatedBy: v.Meta.History, Comment: "manifestctl"}
-		r.Layers = append(r.Layers, l)
+// recordOf is what v added to its inputs.
+func recordOf(r Result, inputs []Result, v *graph.Vertex) Record {
+	out := Record{Layers: slices.Clone(r.Layers[len(inputOf(inputs, 0).Layers):])}
+	for i, m := range outputsOf(v) {
+		if out.More == nil {
+			out.More = map[int][]Layer{}
+		}
+		out.More[i] = slices.Clone(r.More[i].Layers[len(mountBase(inputs, m).Layers):])
+	}
+	return out
+}
+
+// extend puts the layers that v added on top of its inputs.
+func extend(inputs []Result, record Record, v *graph.Vertex) Result {
+	r := inputOf(inputs, 0)
+	r.More = nil
+	r.Layers = added(r.Layers, record.Layers, v)
+	for i, m := range outputsOf(v) {
+		if r.More == nil {
+			r.More = map[int]Result{}
+		}
+		r.More[i] = Result{Layers: added(mountBase(inputs, m).Layers, record.More[i], v)}
 	}
 	return r
+}
+
+func added(below, layers []Layer, v *graph.Vertex) []Layer {
+	out := slices.Clone(below)
+	for _, l := range layers {
+		l.History = &ocispec.History{CreatedBy: v.Meta.History, Comment: "manifestctl"}
+		out = append(out, l)
+	}
+	return out
+}
+
+func inputOf(inputs []Result, i int) Result {
+	if i >= len(inputs) {
+		return Result{}
+	}
+	return inputs[i]
+}
+
+// mountBase is what a mount that is an output begins with.
+func mountBase(inputs []Result, m graph.Mount) Result {
+	if m.Input == 0 {
+		return Result{}
+	}
+	return inputOf(inputs, m.Input)
+}
+
+// outputsOf are v's outputs beside its rootfs.
+func outputsOf(v *graph.Vertex) map[int]graph.Mount {
+	if op, ok := v.Op.(graph.Exec); ok {
+		return op.Outputs()
+	}
+	return nil
 }
 
 // fail records v's error, unless v only ended because something else did, and stops the rest.

@@ -35,6 +35,8 @@ type Layer struct {
 type Result struct {
 	Layers []Layer
 	Config []byte // raw; nil for scratch
+	// More are the outputs of a step beside its rootfs, by their number ([graph.Mount.Output]); nil for most.
+	More map[int]Result
 }
 
 // Identity identifies the content of r for what is built on it: its layers and its base's config, however they came to be.
@@ -58,11 +60,17 @@ type Worker interface {
 	Run(ctx context.Context, v *graph.Vertex, inputs []Result) (Result, error)
 }
 
-// Cache holds the layers that vertices added, by key.
+// Record is the layers that a vertex added.
+type Record struct {
+	Layers []Layer         `json:"layers"`         // on input 0
+	More   map[int][]Layer `json:"more,omitempty"` // on the inputs of its other outputs, by the output's number
+}
+
+// Cache holds records by key.
 type Cache interface {
 	// Get returns false when there is no record, or when what it names is not there any more.
-	Get(ctx context.Context, key digest.Digest) ([]Layer, bool)
-	Put(ctx context.Context, key digest.Digest, layers []Layer) error
+	Get(ctx context.Context, key digest.Digest) (Record, bool)
+	Put(ctx context.Context, key digest.Digest, r Record) error
 }
 
 // ErrStep is the kind of every [StepError].
@@ -96,7 +104,7 @@ func (e *StepError) Unwrap() error { return e.Err }
 func (e *StepError) Is(target error) bool { return target == ErrStep }
 
 // recordVersion is part of every key: a change of what a step leaves behind for the same inputs must change it.
-const recordVersion = "1"
+const recordVersion = "2"
 
 // recordKey is the key of v's record: its operation, its platform and what it depends on.
 func recordKey(v *graph.Vertex, content digest.Digest) (digest.Digest, error) {
@@ -106,11 +114,19 @@ func recordKey(v *graph.Vertex, content digest.Digest) (digest.Digest, error) {
 		Op       graph.Op          `json:"op"`
 		Platform platform.Platform `json:"platform"`
 		Content  digest.Digest     `json:"content"`
-	}{recordVersion, v.Op.Kind(), v.Op, v.Platform, content})
+	}{recordVersion, v.Op.Kind(), keyedOp(v.Op), v.Platform, content})
 	if err != nil {
 		return "", fmt.Errorf("making the key of %q: %w", v.Meta.Name, err)
 	}
 	return digest.FromBytes(b), nil
+}
+
+// keyedOp is what of op decides whether a record is a hit.
+func keyedOp(op graph.Op) graph.Op {
+	if k, ok := op.(graph.Keyed); ok {
+		return k.ForKey()
+	}
+	return op
 }
 
 // With returns r with one more layer on top.

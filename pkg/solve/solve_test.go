@@ -24,6 +24,7 @@ type fake struct {
 	mu   sync.Mutex // guards ran
 	ran  map[string]int
 	run  func(ctx context.Context, name string) error
+	more func(inputs []solve.Result) map[int]solve.Result
 	busy atomic.Int32
 	most atomic.Int32
 }
@@ -56,27 +57,31 @@ func (f *fake) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result) 
 	if _, ok := v.Op.(graph.Image); ok {
 		return solve.Result{Config: []byte(v.Platform.String())}, nil
 	}
-	return inputs[0].With(solve.Layer{DiffID: digest.FromString(v.Meta.Name)}), nil
+	r := inputs[0].With(solve.Layer{DiffID: digest.FromString(v.Meta.Name)})
+	if f.more != nil && len(inputs) > 1 {
+		r.More = f.more(inputs)
+	}
+	return r, nil
 }
 
 // memory is a cache in a map.
 type memory struct {
 	mu      sync.Mutex // guards records
-	records map[digest.Digest][]solve.Layer
+	records map[digest.Digest]solve.Record
 }
 
-func (m *memory) Get(_ context.Context, key digest.Digest) ([]solve.Layer, bool) {
+func (m *memory) Get(_ context.Context, key digest.Digest) (solve.Record, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l, ok := m.records[key]
 	return l, ok
 }
 
-func (m *memory) Put(_ context.Context, key digest.Digest, layers []solve.Layer) error {
+func (m *memory) Put(_ context.Context, key digest.Digest, layers solve.Record) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.records == nil {
-		m.records = map[digest.Digest][]solve.Layer{}
+		m.records = map[digest.Digest]solve.Record{}
 	}
 	m.records[key] = layers
 	return nil
@@ -213,4 +218,62 @@ func TestParallelIsBounded(t *testing.T) {
 	_, err := solve.Solve(t.Context(), w, &memory{}, roots, solve.Options{Parallel: 3})
 	require.NoError(t, err)
 	assert.LessOrEqual(t, w.most.Load(), int32(3))
+}
+
+func TestOutputsOfAStep(t *testing.T) {
+	step := graph.New(graph.Exec{Args: []string{"x"}, Mounts: []graph.Mount{
+		{Type: graph.MountBind, Target: "/in", Input: 1, Writable: true, Output: 1},
+		{Type: graph.MountBind, Target: "/out", Writable: true, Output: 2},
+	}}, amd64, graph.Meta{Name: "x", Source: "llb"}, nil, files("in", nil))
+	pick := func(i int) *graph.Vertex {
+		return graph.New(graph.Output{Index: i}, amd64, graph.Meta{Name: "out", Source: "llb"}, step)
+	}
+	cache := &memory{}
+	w := &fake{more: func(inputs []solve.Result) map[int]solve.Result {
+		return map[int]solve.Result{
+			1: inputs[1].With(solve.Layer{DiffID: digest.FromString("one")}),
+			2: solve.Result{}.With(solve.Layer{DiffID: digest.FromString("two")}),
+		}
+	}}
+	for _, want := range []int{1, 1} { // the second time from the records
+		got, err := solve.Solve(t.Context(), w, cache, []*graph.Vertex{pick(1), pick(2), step}, solve.Options{})
+		require.NoError(t, err)
+		require.Len(t, got[0].Layers, 2, "the input and the change")
+		assert.Equal(t, digest.FromString("one"), got[0].Layers[1].DiffID)
+		require.Len(t, got[1].Layers, 1)
+		assert.Equal(t, digest.FromString("two"), got[1].Layers[0].DiffID)
+		assert.Len(t, got[2].Layers, 1)
+		assert.Equal(t, want, w.ran["x"])
+	}
+	_, err := solve.Solve(t.Context(), w, cache, []*graph.Vertex{pick(3)}, solve.Options{})
+	assert.ErrorIs(t, err, solve.ErrStep)
+}
+
+func TestVertexThatIsNotCached(t *testing.T) {
+	cache, w := &memory{}, &fake{}
+	v := graph.New(graph.Exec{Args: []string{"x"}}, amd64, graph.Meta{Name: "x", Source: "a:1", NoCache: true}, nil)
+	for range 2 {
+		_, err := solve.Solve(t.Context(), w, cache, []*graph.Vertex{v}, solve.Options{})
+		require.NoError(t, err)
+	}
+	assert.Equal(t, 2, w.ran["x"])
+	_, err := solve.Solve(t.Context(), w, cache, []*graph.Vertex{run("x", amd64, nil)}, solve.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, 2, w.ran["x"], "what it made was recorded")
+}
+
+func TestSecretsAreInNoKey(t *testing.T) {
+	step := func(id, proxy string) *graph.Vertex {
+		return graph.New(graph.Exec{
+			Args: []string{"x"}, Proxy: &graph.Proxy{HTTP: proxy},
+			Mounts: []graph.Mount{{Type: graph.MountSecret, ID: id, Target: "/s"}, {Type: graph.MountCache, ID: id, Target: "/c"}},
+		}, amd64, graph.Meta{Name: "x", Source: "a:1"}, nil)
+	}
+	require.NotEqual(t, step("a", "").Digest(), step("b", "").Digest(), "side by side they are different work")
+	cache, w := &memory{}, &fake{}
+	for _, v := range []*graph.Vertex{step("a", ""), step("b", ""), step("b", "http://proxy")} {
+		_, err := solve.Solve(t.Context(), w, cache, []*graph.Vertex{v}, solve.Options{})
+		require.NoError(t, err)
+	}
+	assert.Equal(t, 1, w.ran["x"])
 }
