@@ -32,6 +32,7 @@ type globals struct {
 	root      string
 	plainHTTP hostsValue
 	insecure  hostsValue
+	silent    bool // -q of commands that move images: no progress, no summary
 }
 
 // hostEnv is the env of this process.

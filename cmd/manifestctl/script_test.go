@@ -41,6 +41,7 @@ func TestScript(t *testing.T) {
 			"busybox":  copyBusybox,
 			"damage":   damage,
 			"fileenv":  fileEnv,
+			"sigtag":   sigTag,
 
 			"dockerdraft": dockerDraft,
 		},
@@ -127,6 +128,15 @@ func fileEnv(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: fileenv VAR FILE")
 	}
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// sigTag is `sigtag VAR FILE`: it sets VAR to the tag under which cosign looks for signatures of the digest in FILE.
+func sigTag(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sigtag VAR FILE")
+	}
+	d := strings.TrimSpace(ts.ReadFile(args[1]))
+	ts.Setenv(args[0], strings.ReplaceAll(d, ":", "-")+".sig")
 }
 
 // dockerDraft is `dockerdraft LIST IMAGE DIGEST OS ARCH [VARIANT]`: it writes what `docker manifest create` keeps of an

@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 
+	"github.com/manifestctl/manifestctl/internal/ui"
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
@@ -20,11 +21,9 @@ import (
 // them is in it, and for writing only when one of writes is.
 func (e *env) withTransfer(ctx context.Context, reads, writes []ref.Ref, f func(transfer.Env) error) error {
 	o := e.registry()
-	o.Events = func(ev event.Event) {
-		if ev.Kind == event.Warning {
-			e.note("warning: %s", ev.Text)
-		}
-	}
+	var done func()
+	o.Events, done = e.transferProgress()
+	defer done()
 	client := registry.New(o)
 	defer client.Close()
 	env := transfer.Env{Registry: client, Stdout: e.stdout, Now: e.now}
@@ -36,6 +35,21 @@ func (e *env) withTransfer(ctx context.Context, reads, writes []ref.Ref, f func(
 		env.Store = st
 		return f(env)
 	})
+}
+
+// transferProgress shows what moves when stderr is a terminal, and warnings always. done ends it.
+func (e *env) transferProgress() (_ event.Sink, done func()) {
+	if cols, _ := e.size(); cols > 0 && !e.globals.silent {
+		if term := e.getenv("TERM"); term != "" && term != "dumb" {
+			d := ui.New(ui.TTY, e.stderr, ui.Options{Now: e.now, Size: e.size, Term: term, NoColor: e.getenv("NO_COLOR") != "", Title: "Transferring"})
+			return d.Sink(), d.Close
+		}
+	}
+	return func(ev event.Event) {
+		if ev.Kind == event.Warning {
+			e.note("warning: %s", ev.Text)
+		}
+	}, func() {}
 }
 
 func inStore(refs []ref.Ref) bool {
@@ -57,6 +71,8 @@ type transferFlags struct {
 func (t *transferFlags) add(f *pflag.FlagSet) {
 	f.StringSliceVar(&t.platforms, "platform", nil, "`OS/ARCH[/VARIANT],...` these only")
 	f.IntVarP(&t.options.Concurrency, "concurrency", "j", 0, "`N` transfers at once (default 32)")
+	f.IntVar(&t.options.Concurrency, "jobs", 0, "crane's spelling of --concurrency")
+	f.Lookup("jobs").Hidden = true
 	f.BoolVar(&t.options.DryRun, "dry-run", false, "change nothing, and say what would be done")
 	f.StringVar(&t.ifMatch, "if-match", "", "`DIGEST|none` write the tag only if it points at DIGEST, or does not exist; else exit code 5")
 }
@@ -84,6 +100,10 @@ func (e *env) reported(r transfer.Report, dry bool) {
 		e.note("note: %s", n)
 	}
 	if !dry {
+		if !e.globals.silent {
+			e.note("moved %s and %s (%s); %s mounted, %s there already", count(r.Manifests, "manifest"), count(r.Blobs, "blob"),
+				bytesText(r.Bytes), count(r.Mounted, "blob"), count(r.Skipped, "object"))
+		}
 		return
 	}
 	e.note("would write %s and %s, %s; %s mounted, %s there already; %s", count(r.Manifests, "manifest"), count(r.Blobs, "blob"),

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
 // AnnotationOriginal is the annotation of an index that was made by leaving out platforms: the digest of the whole one.
@@ -24,13 +27,11 @@ const AnnotationOriginal = "io.github.manifestctl.original"
 func Copy(ctx context.Context, env Env, src, dst ref.Ref, o Options) (_ Report, err error) {
 	m := newMover(env, o)
 	before := env.requests()
-	roots, opened, err := m.sources(ctx, src, dst)
-	defer func() {
-		for _, img := range opened {
-			err = errors.Join(err, img.Close())
-		}
-	}()
-	if err != nil {
+	defer func() { err = errors.Join(err, m.close()) }()
+	roots, err := m.sources(ctx, src, dst)
+	asked := len(roots)
+	if err != nil || len(roots) == 0 {
+		m.report.Requests += env.requests() - before
 		return m.report, err
 	}
 	if o.Referrers == WithReferrers {
@@ -39,28 +40,27 @@ func Copy(ctx context.Context, env Env, src, dst ref.Ref, o Options) (_ Report, 
 		}
 	}
 	err = m.move(ctx, roots)
-	if n := len(m.report.Roots); n > len(opened) { // what refers to them is not what was asked for
-		m.report.Roots = m.report.Roots[n-len(opened):]
+	if n := len(m.report.Roots); n > asked { // what refers to them is not what was asked for
+		m.report.Roots = m.report.Roots[n-asked:]
 	}
 	m.report.Requests += env.requests() - before
 	return m.report, err
 }
 
 // sources opens what is to be copied.
-func (m *mover) sources(ctx context.Context, src, dst ref.Ref) ([]Root, []source.Image, error) {
+func (m *mover) sources(ctx context.Context, src, dst ref.Ref) ([]Root, error) {
 	opener := m.env.opener()
 	tags := []string{""}
 	if m.o.AllTags {
 		var err error
 		if tags, err = m.tags(ctx, src); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if dst.Kind == ref.DockerArchive {
-			return nil, nil, fmt.Errorf("%w: a docker archive holds one image here: copy all tags to oci-archive:FILE", ErrInvalid)
+			return nil, fmt.Errorf("%w: a docker archive holds one image here: copy all tags to oci-archive:FILE", ErrInvalid)
 		}
 	}
 	var roots []Root
-	var opened []source.Image
 	for _, tag := range tags {
 		from, to := src, dst
 		if m.o.AllTags {
@@ -71,19 +71,61 @@ func (m *mover) sources(ctx context.Context, src, dst ref.Ref) ([]Root, []source
 			}
 			to = dst.WithTag(tag)
 		}
+		if m.o.NoClobber {
+			there, err := m.exists(ctx, to)
+			if err != nil {
+				return roots, err
+			}
+			if there {
+				m.note("%s exists: left as it is", to)
+				m.report.Kept++
+				continue
+			}
+		}
 		img, err := opener.Open(ctx, from)
 		if err != nil {
-			return roots, opened, err
+			return roots, err
 		}
-		opened = append(opened, img)
+		m.opened = append(m.opened, img)
 		root, err := m.subset(ctx, img, to)
 		if err != nil {
-			return roots, opened, fmt.Errorf("%s: %w", from, err)
+			return roots, fmt.Errorf("%s: %w", from, err)
 		}
 		root.Names, root.Whole = []ref.Ref{to}, wholeNames(from)
 		roots = append(roots, root)
 	}
-	return roots, opened, nil
+	return roots, nil
+}
+
+// exists reports whether a name is there.
+func (m *mover) exists(ctx context.Context, name ref.Ref) (bool, error) {
+	if name.Kind == ref.Registry {
+		desc, err := m.env.Registry.Head(ctx, name)
+		return desc.Digest != "", err
+	}
+	if name.Kind == ref.OCIArchive || name.Kind == ref.DockerArchive { // it is replaced as a whole
+		_, err := os.Stat(m.path(name.Path))
+		if errors.Is(err, fs.ErrNotExist) || name.Path == "-" {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	img, err := m.env.opener().Open(ctx, name)
+	switch {
+	case err == nil:
+		return true, img.Close()
+	case errors.Is(err, source.ErrAmbiguous):
+		return true, nil
+	case errors.Is(err, source.ErrNotFound), errors.Is(err, store.ErrNotFound), m.emptyDir(name):
+		return false, nil
+	}
+	return false, err
+}
+
+// emptyDir reports whether a layout is still to be made.
+func (m *mover) emptyDir(r ref.Ref) bool {
+	entries, err := os.ReadDir(m.path(r.Path))
+	return r.Kind == ref.OCILayout && err == nil && len(entries) == 0
 }
 
 // wholeNames is what an image is called in the annotations of a layout.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 
@@ -63,8 +64,18 @@ type mover struct {
 	requests chan struct{} // a slot for each transfer that may run
 	streams  chan struct{} // a slot for each blob whose bytes may move
 
-	counting sync.Mutex // guards report
+	counting sync.Mutex // guards report and opened
 	report   Report
+	opened   []io.Closer // what close closes
+}
+
+// close closes what was opened to be read.
+func (m *mover) close() error {
+	var errs []error
+	for _, c := range m.opened {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func newMover(env Env, o Options) *mover {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -48,20 +50,37 @@ func (m *mover) withRelated(ctx context.Context, roots []Root, dst ref.Ref) ([]R
 	seen := map[digest.Digest]bool{}
 	named := map[string]bool{}
 	var related []Root
+	add := func(found []Root) {
+		for _, r := range found {
+			if n := r.Names[0].String(); !named[n] {
+				named[n] = true
+				related = append(related, r)
+			}
+		}
+	}
 	for _, r := range roots {
 		img, ok := r.From.(source.Image)
-		if !ok || placeKey(img.Ref()) == placeKey(dst) {
+		if !ok {
 			continue
 		}
 		f.from = img.Ref()
+		if original := img.Root(); original.Digest != r.Desc.Digest && r.Raw != nil && index.IsIndex(r.Desc.MediaType) {
+			raw, err := img.Manifest(ctx, original)
+			if err != nil {
+				return nil, err
+			}
+			found, err := f.repoint(ctx, original, raw, r.Desc, dst)
+			if err != nil {
+				return nil, err
+			}
+			add(found)
+		}
+		if sameNames(img.Ref(), dst) { // it is there already
+			continue
+		}
 		level, err := m.reached(ctx, r)
 		if err != nil {
 			return nil, err
-		}
-		if original := img.Root(); original.Digest != r.Desc.Digest && r.Raw != nil && index.IsIndex(r.Desc.MediaType) {
-			if err := f.noteOriginal(ctx, original.Digest); err != nil {
-				return nil, err
-			}
 		}
 		for depth := 0; len(level) > 0 && depth < maxRelated; depth++ {
 			level = slices.DeleteFunc(level, func(d ocispec.Descriptor) bool {
@@ -74,13 +93,8 @@ func (m *mover) withRelated(ctx context.Context, roots []Root, dst ref.Ref) ([]R
 				return nil, err
 			}
 			level = nil
+			add(found)
 			for _, r := range found {
-				for _, n := range r.Names {
-					if !named[n.String()] {
-						named[n.String()] = true
-						related = append(related, r)
-					}
-				}
 				level = append(level, r.Desc)
 			}
 		}
@@ -131,11 +145,20 @@ func (f *relatedFinder) one(ctx context.Context, d digest.Digest, dst ref.Ref) (
 		r.Desc.Annotations, r.Desc.ArtifactType = desc.Annotations, desc.ArtifactType
 		out = append(out, r)
 	}
+	signatures, err := f.cosign(ctx, d, dst)
+	out = append(out, signatures...)
+	slices.SortFunc(out, func(a, b Root) int { return strings.Compare(a.Names[0].String(), b.Names[0].String()) })
+	return out, err
+}
+
+// cosign returns what stands under cosign's tags of d.
+func (f *relatedFinder) cosign(ctx context.Context, d digest.Digest, dst ref.Ref) ([]Root, error) {
 	tags, err := f.allTags(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for tag := range tags {
+	var out []Root
+	for _, tag := range slices.Sorted(maps.Keys(tags)) {
 		if of, kind, ok := source.RelatedTag(tag); !ok || kind == "" || of != cosignTag(d) {
 			continue
 		}
@@ -146,18 +169,12 @@ func (f *relatedFinder) one(ctx context.Context, d digest.Digest, dst ref.Ref) (
 		r.Names = []ref.Ref{dst.WithTag(tag)}
 		out = append(out, r)
 	}
-	slices.SortFunc(out, func(a, b Root) int { return compareRefs(a.Names[0], b.Names[0]) })
 	return out, nil
 }
 
-func compareRefs(a, b ref.Ref) int {
-	switch as, bs := a.String(), b.String(); {
-	case as < bs:
-		return -1
-	case as > bs:
-		return 1
-	}
-	return 0
+// sameNames reports whether what refers to an image in a is found from b without being copied.
+func sameNames(a, b ref.Ref) bool {
+	return placeKey(a) == placeKey(b) && (a.Kind != ref.Store || a.Name == b.Name)
 }
 
 func (f *relatedFinder) open(ctx context.Context, r ref.Ref) (Root, error) {
@@ -170,6 +187,7 @@ func (f *relatedFinder) open(ctx context.Context, r ref.Ref) (Root, error) {
 	if err != nil {
 		return Root{}, err
 	}
+	f.m.count(func(*Report) { f.m.opened = append(f.m.opened, img) })
 	desc := img.Root()
 	desc.Platform = nil
 	return Root{Desc: desc, From: img}, nil
@@ -280,26 +298,4 @@ func (f *relatedFinder) allTags(ctx context.Context) (map[string]bool, error) {
 		f.tags[t] = true
 	}
 	return f.tags, nil
-}
-
-// noteOriginal says what is lost of an index that was written anew: what was signed was the whole one.
-func (f *relatedFinder) noteOriginal(ctx context.Context, d digest.Digest) error {
-	list, err := f.referrers(ctx, d)
-	if err != nil {
-		return err
-	}
-	tags, err := f.allTags(ctx)
-	if err != nil {
-		return err
-	}
-	n := len(list)
-	for t := range tags {
-		if of, kind, ok := source.RelatedTag(t); ok && kind != "" && of == cosignTag(d) {
-			n++
-		}
-	}
-	if n > 0 {
-		f.m.note("%d signatures or other referrers of the whole index %s stay behind: they are not about the subset (--sparse keeps the index)", n, d)
-	}
-	return nil
 }

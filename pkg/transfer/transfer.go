@@ -67,6 +67,7 @@ type Options struct {
 	Platforms   []platform.Platform // of indexes: these only; nil: all
 	Sparse      bool                // keep an index as it is where Platforms leaves out children, and let children be missing
 	AllTags     bool                // Copy: every tag of the source's repository
+	NoClobber   bool                // Copy: leave names that exist at the destination as they are
 	Referrers   Referrers           // what refers to what is copied: signatures, SBOMs
 	AllLayers   bool                // layers that are not to be distributed as well
 	Concurrency int                 // transfers at once; 0: 32
@@ -128,8 +129,9 @@ type Report struct {
 	Blobs     int                  `json:"blobs"`
 	Bytes     int64                `json:"bytes"` // of blobs and manifests
 	Mounted   int                  `json:"mounted"`
-	Skipped   int                  `json:"skipped"`  // manifests and blobs that were there already
-	Requests  int64                `json:"requests"` // to registries; with DryRun also those that a run would make
+	Skipped   int                  `json:"skipped"`        // manifests and blobs that were there already
+	Kept      int                  `json:"kept,omitempty"` // names that existed and were left as they are
+	Requests  int64                `json:"requests"`       // to registries; with DryRun also those that a run would make
 	Notes     []string             `json:"notes,omitempty"`
 }
 
