@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 // buildFlags are the flags of build, spelled as buildx spells them.
 type buildFlags struct {
 	inputFlags
+	reports     reportFlags
 	file        string
 	tags        []string
 	outputs     []string
@@ -40,6 +42,7 @@ type buildFlags struct {
 
 func (b *buildFlags) add(f *pflag.FlagSet) {
 	b.inputFlags.add(f)
+	b.reports.add(f)
 	f.StringVarP(&b.file, "file", "f", "", "`FILE` the spec (default: rootfs.yaml in the context)")
 	f.StringArrayVarP(&b.tags, "tag", "t", nil, "`NAME[:TAG]` name of the result; may be repeated")
 	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes, see above; may be repeated (default: the store)")
@@ -92,13 +95,18 @@ func newBuild(e *env) *cobra.Command {
 			display := ui.New(mode, e.stderr, ui.Options{
 				Now: e.now, Size: e.size, Term: e.getenv("TERM"), NoColor: e.getenv("NO_COLOR") != "",
 			})
-			o.Events, o.Registry.Events = display.Sink(), display.Sink()
+			recorder := b.reports.recorder(e)
+			o.Events = tee(display.Sink(), recorder)
+			o.Registry.Events = o.Events
 			var res build.Result
 			err = e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
 				res, err = build.Run(cmd.Context(), st, req, o)
 				return err
 			})
 			display.Close()
+			if rerr := b.reports.write(recorder, req, res, err); rerr != nil {
+				err = errors.Join(err, rerr)
+			}
 			if err != nil {
 				return err
 			}

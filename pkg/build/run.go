@@ -44,9 +44,11 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err != nil {
 		return Result{}, err
 	}
-	if err := canRun(ctx, b.Targets, emulateOptions(o)); err != nil {
+	runners, err := canRun(ctx, b.Targets, emulateOptions(o))
+	if err != nil {
 		return Result{}, err
 	}
+	o.Events = withRunners(o.Events, runners)
 
 	w := local.New(local.Options{
 		Store: st, Opener: &source.Opener{Registry: client, Store: st, Dir: o.Dir},
@@ -145,33 +147,6 @@ func planOutputs(req Request, targets []graph.Target, env output.Env) ([]plan, e
 		plans[i] = p
 	}
 	return plans, nil
-}
-
-// canRun reports every platform that has a process to run and no way to run it.
-func canRun(ctx context.Context, targets []graph.Target, o emulate.Options) error {
-	var errs []error
-	checked := map[platform.Platform]bool{}
-	seen := map[*graph.Vertex]bool{}
-	var visit func(v *graph.Vertex)
-	visit = func(v *graph.Vertex) {
-		if v == nil || seen[v] {
-			return
-		}
-		seen[v] = true
-		if _, ok := v.Op.(graph.Exec); ok && !checked[v.Platform] {
-			checked[v.Platform] = true
-			if _, err := emulate.For(ctx, v.Platform, o); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %s: %w", v.Meta.Source, v.Meta.Name, err))
-			}
-		}
-		for _, in := range v.Inputs {
-			visit(in)
-		}
-	}
-	for _, t := range targets {
-		visit(t.Root)
-	}
-	return errors.Join(errs...)
 }
 
 // secrets returns what reads the secrets of req.

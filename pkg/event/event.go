@@ -16,6 +16,9 @@ const (
 	Warning     Kind = "warning" // Text, Source
 )
 
+// RunnerNative is the Runner of a vertex whose process runs on this machine's own processor.
+const RunnerNative = "native"
+
 // Event is one report. Which fields are set follows from Kind.
 type Event struct {
 	Kind     Kind   `json:"kind"`
@@ -25,6 +28,7 @@ type Event struct {
 	Step     int    `json:"step,omitempty"`     // 2 of [linux/arm64 2/3]; 0 when it has none
 	Steps    int    `json:"steps,omitempty"`
 	Source   string `json:"source,omitempty"` // "rootfs.yaml:12"
+	Runner   string `json:"runner,omitempty"` // start of a vertex that runs a process: RunnerNative, or the emulator, "qemu-aarch64 7.2.22"
 	Cached   bool   `json:"cached,omitempty"`
 	Canceled bool   `json:"canceled,omitempty"`
 	Error    string `json:"error,omitempty"`
