@@ -264,6 +264,7 @@ func TestPushManifest(t *testing.T) {
 		f.when("PUT", "/v2/app/", 0, status(307, "", "Location", "/v2/moved/manifests/1"))
 		_, err := push(f, mustParse(t, f.host+"/app:1"))
 		require.NoError(t, err)
-		assert.Equal(t, raw, f.manifests["moved:1"])
+		moved, _ := f.Manifest("moved", "1")
+		assert.Equal(t, raw, moved)
 	})
 }

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"net"
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -16,93 +14,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 )
-
-// cutter is a TCP proxy that resets a connection after so many bytes in either
-// direction. Each connection takes the next limit of the list; none are left: no
-// limit.
-type cutter struct {
-	mu     sync.Mutex
-	limits []int64
-	cuts   atomic.Int32
-}
-
-func (c *cutter) next() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.limits) == 0 {
-		return 1 << 62
-	}
-	n := c.limits[0]
-	c.limits = c.limits[1:]
-	return n
-}
-
-// start returns the HOST:PORT of the proxy.
-func (c *cutter) start(t *testing.T, target string) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	t.Cleanup(func() { close(stop); _ = l.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			down, err := l.Accept()
-			if err != nil {
-				return
-			}
-			up, err := net.Dial("tcp", target)
-			if err != nil {
-				_ = down.Close()
-				continue
-			}
-			wg.Go(func() { c.pipe(stop, down.(*net.TCPConn), up.(*net.TCPConn), c.next()) })
-		}
-	})
-	return l.Addr().String()
-}
-
-func (c *cutter) pipe(stop <-chan struct{}, a, b *net.TCPConn, limit int64) {
-	var left atomic.Int64
-	left.Store(limit)
-	end := func() { _ = a.Close(); _ = b.Close() }
-	move := func(to, from *net.TCPConn) {
-		defer end()
-		buf := make([]byte, 16<<10)
-		for {
-			n, err := from.Read(buf)
-			if left.Add(int64(-n)) < 0 {
-				c.cuts.Add(1)
-				_ = a.SetLinger(0) // a reset, not an end
-				_ = b.SetLinger(0)
-				return
-			}
-			if n > 0 {
-				if _, err := to.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-			if err != nil {
-				return
-			}
-		}
-	}
-	over := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() { move(b, a) })
-	wg.Go(func() {
-		select {
-		case <-stop: // kept alive by the client
-			end()
-		case <-over:
-		}
-	})
-	move(a, b)
-	close(over)
-	wg.Wait()
-}
 
 // TestDebianRegistry_C13_C18 moves a blob to and from a registry over connections
 // that are cut again and again.
@@ -116,24 +31,26 @@ func TestDebianRegistry_C13_C18_cutConnections(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			desc, b := randomBlob(t, 8<<20)
 			repo := "/" + strings.ReplaceAll(name, " ", "-")
-			push := &cutter{limits: append([]int64(nil), limits...)}
+			push := &testregistry.Proxy{}
+			push.CutAt(limits...)
 			c := client(registry.Options{ChunkSize: 1 << 20})
-			_, err := c.PushBlob(t.Context(), mustParse(t, push.start(t, target)+repo), desc, opener(b), nil)
+			_, err := c.PushBlob(t.Context(), mustParse(t, push.Start(t, target)+repo), desc, opener(b), nil)
 			require.NoError(t, err)
-			assert.NotZero(t, push.cuts.Load())
+			assert.NotZero(t, push.Cuts())
 
-			get := &cutter{limits: append([]int64(nil), limits...)}
-			got, err := pull(t, client(registry.Options{}), get.start(t, target)+repo, desc)
+			get := &testregistry.Proxy{}
+			get.CutAt(limits...)
+			got, err := pull(t, client(registry.Options{}), get.Start(t, target)+repo, desc)
 			require.NoError(t, err)
 			assert.True(t, bytes.Equal(b, got))
-			assert.NotZero(t, get.cuts.Load())
+			assert.NotZero(t, get.Cuts())
 		})
 	}
 }
 
 // TestHTTP2 runs the whole protocol over HTTP/2, with several requests at once.
 func TestHTTP2(t *testing.T) {
-	f := unstarted(t)
+	f := unstarted()
 	srv := httptest.NewUnstartedServer(f)
 	srv.EnableHTTP2 = true
 	srv.Config.ErrorLog = quiet

@@ -39,9 +39,7 @@ func (f *fake) storeAndCut(n int64) func(http.ResponseWriter, *http.Request) boo
 	return func(_ http.ResponseWriter, r *http.Request) bool {
 		id := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 		part, _ := io.ReadAll(io.LimitReader(r.Body, n))
-		f.mu.Lock()
-		f.uploads[id] = append(f.uploads[id], part...)
-		f.mu.Unlock()
+		f.Keep(id, part)
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -73,9 +71,7 @@ func TestPushBlob_C18_C19_brokenUploads(t *testing.T) {
 		"C19 a restart loses the session of pieces": {func(f *fake) {
 			f.when("PUT", "/uploads/", 1, reset)
 			f.when("PATCH", "/uploads/", 3, func(w http.ResponseWriter, r *http.Request) bool {
-				f.mu.Lock()
-				clear(f.uploads)
-				f.mu.Unlock()
+				f.ForgetSessions()
 				return false
 			})
 		}, 2},
@@ -92,9 +88,7 @@ func TestPushBlob_C18_C19_brokenUploads(t *testing.T) {
 			f.when("PATCH", "/uploads/", 1, func(w http.ResponseWriter, r *http.Request) bool {
 				id := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 				part, _ := io.ReadAll(r.Body)
-				f.mu.Lock()
-				f.uploads[id] = append(f.uploads[id], part[:100]...)
-				f.mu.Unlock()
+				f.Keep(id, part[:100])
 				w.Header().Set("Location", r.URL.Path)
 				w.Header().Set("Range", "0-99")
 				w.WriteHeader(202)
@@ -161,9 +155,7 @@ func TestPushBlob_ends(t *testing.T) {
 		"progress, then lost, again and again": {func(f *fake) {
 			f.when("PUT", "/uploads/", 0, f.storeAndCut(100<<10))
 			f.when("PATCH", "/uploads/", 0, func(w http.ResponseWriter, r *http.Request) bool {
-				f.mu.Lock()
-				clear(f.uploads)
-				f.mu.Unlock()
+				f.ForgetSessions()
 				return false
 			})
 		}, nil, ""},

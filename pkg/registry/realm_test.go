@@ -103,7 +103,7 @@ func TestAuth_C03_C07_addressesAfterDNS(t *testing.T) {
 				layer, b := randomBlob(t, 100)
 				f.put("app", b)
 				target.put("app", b)
-				target.uploads["x"] = nil
+				target.Keep("x", nil)
 				target.when("", "/token", 0, func(w http.ResponseWriter, _ *http.Request) bool {
 					fmt.Fprint(w, `{"token":"good"}`)
 					return true

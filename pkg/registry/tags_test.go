@@ -72,6 +72,8 @@ func TestTags_C25(t *testing.T) {
 	})
 	t.Run("a smaller page", func(t *testing.T) {
 		f := newFake(t)
+		f.putManifest("app", "b", ocispec.MediaTypeImageManifest, imageManifest("x"))
+		f.putManifest("app", "a", ocispec.MediaTypeImageManifest, imageManifest("x"))
 		f.when("", "", 0, func(w http.ResponseWriter, r *http.Request) bool {
 			return r.URL.RawQuery != "" && status(400, "PAGINATION_NUMBER_INVALID")(w, r)
 		})

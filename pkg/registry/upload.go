@@ -171,10 +171,20 @@ func (u *upload) run(ctx context.Context) error {
 			return u.request("pushing blob", http.MethodPut).explain(err)
 		}
 		u.takeUp(ctx)
+		if u.session == nil && u.arrived(ctx) {
+			u.progress.at(u.desc.Size)
+			return nil
+		}
 		if u.offset-mark >= worthwhile { // further than ever before
 			fails, mark = 0, u.offset
 		}
 	}
+}
+
+// arrived asks whether a session is gone because it ended well, and only the answer to its last request was lost.
+func (u *upload) arrived(ctx context.Context) bool {
+	has, err := u.c.hasBlob(ctx, u.ref, u.desc.Digest, actPush)
+	return err == nil && has
 }
 
 // mayGoOn decides by the failure whether the rest can be sent, and how.

@@ -20,7 +20,7 @@ func TestPushBlob_C08_locations(t *testing.T) {
 	desc, b := randomBlob(t, 1000)
 	t.Run("another origin gets no credentials", func(t *testing.T) {
 		f, storage := newFake(t), newFake(t)
-		storage.uploads["x"] = nil
+		storage.Keep("x", nil)
 		f.when("", "/v2/", 0, func(w http.ResponseWriter, r *http.Request) bool {
 			if _, _, ok := r.BasicAuth(); !ok {
 				return status(401, "", "WWW-Authenticate", "Basic")(w, r)
@@ -45,7 +45,7 @@ func TestPushBlob_C08_locations(t *testing.T) {
 	t.Run("http to itself becomes https", func(t *testing.T) { // a registry behind a proxy that does not know it
 		f := newTLSFake(t)
 		f.when("POST", "/uploads/", 0, func(w http.ResponseWriter, r *http.Request) bool {
-			f.uploads["x"] = nil
+			f.Keep("x", nil)
 			return status(202, "", "Location", "http://"+f.host+"/v2/app/blobs/uploads/x")(w, r)
 		})
 		_, err := client(registry.Options{Insecure: everywhere}).PushBlob(t.Context(), mustParse(t, f.host+"/app:1"), desc, opener(b), nil)
