@@ -22,15 +22,16 @@ type memory struct {
 	dropCut bool
 
 	state     sync.Mutex
-	blobs     map[string][]byte // REPO@DIGEST
-	manifests map[string][]byte // REPO:TAG and REPO@DIGEST
-	types     map[string]string // by digest
-	uploads   map[string][]byte // by session
+	blobs     map[string][]byte      // REPO@DIGEST
+	manifests map[string][]byte      // REPO:TAG and REPO@DIGEST
+	types     map[string]string      // by digest
+	uploads   map[string][]byte      // by session
+	writing   map[string]*sync.Mutex // by session: one request writes at a time
 	sessions  int
 }
 
 func newMemory(dropCut bool) *memory {
-	return &memory{dropCut: dropCut, blobs: map[string][]byte{}, manifests: map[string][]byte{}, types: map[string]string{}, uploads: map[string][]byte{}}
+	return &memory{dropCut: dropCut, blobs: map[string][]byte{}, manifests: map[string][]byte{}, types: map[string]string{}, uploads: map[string][]byte{}, writing: map[string]*sync.Mutex{}}
 }
 
 func manifestKey(repo, id string) string {
@@ -192,6 +193,18 @@ func (m *memory) serveUpload(w http.ResponseWriter, r *http.Request, repo, id st
 	if r.Method == http.MethodPost {
 		m.begin(w, r, repo)
 		return
+	}
+	if r.Method == http.MethodPatch || r.Method == http.MethodPut {
+		// One whose connection was cut may still be at it.
+		m.state.Lock()
+		one := m.writing[id]
+		if one == nil {
+			one = &sync.Mutex{}
+			m.writing[id] = one
+		}
+		m.state.Unlock()
+		one.Lock()
+		defer one.Unlock()
 	}
 	m.state.Lock()
 	have, ok := m.uploads[id]

@@ -162,6 +162,7 @@ func (r *Registry) fault(req *http.Request) Fault {
 // ServeHTTP implements http.Handler.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	e := r.begin(r, req)
+	defer r.edit(func() { e.over = true })
 	req.Body = &countedBody{ReadCloser: req.Body, e: e, t: r.Transcript}
 	cw := &countedWriter{ResponseWriter: w, e: e, t: r.Transcript}
 	if f := r.fault(req); f != nil {

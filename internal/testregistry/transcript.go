@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Request is one request, for assertions on the whole conversation.
@@ -19,6 +20,8 @@ type Request struct {
 	ReceivedFrom        int64 // where in the blob the body of an upload begins, when the registry in memory took it
 	Received            int64 // bytes of the request's body that were read
 	SentFrom, Sent      int64 // the same of the answer's body
+
+	over bool
 }
 
 // Auth is the Authorization of the request.
@@ -58,6 +61,22 @@ func (t *Transcript) Requests() []Request {
 		out = append(out, *e)
 	}
 	return out
+}
+
+// Settled is Requests when all of them are answered, or cut: an answer may arrive before its server has written that down.
+func (t *Transcript) Settled(tb testing.TB) []Request {
+	tb.Helper()
+	for range 1000 {
+		t.lines.Lock()
+		open := slices.ContainsFunc(t.list, func(r *Request) bool { return !r.over })
+		t.lines.Unlock()
+		if !open {
+			return t.Requests()
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	tb.Error("requests are not answered after 5 seconds")
+	return t.Requests()
 }
 
 // Of lists the requests with a method ("": any) whose path holds a text.

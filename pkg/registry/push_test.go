@@ -100,7 +100,7 @@ func TestPushBlob_C18_C19_brokenUploads(t *testing.T) {
 			f.when("PUT", "/uploads/", 1, reset)
 			f.when("PATCH", "/uploads/", 2, status(416, ""))
 		}, 1},
-		"C20 the digest is refused once": {nil, 1},
+		"C20 the digest is refused once": {func(f *fake) { f.when("PUT", "/uploads/", 1, status(400, "DIGEST_INVALID")) }, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)

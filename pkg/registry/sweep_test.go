@@ -45,6 +45,7 @@ func TestBlob_C13_sweep(t *testing.T) {
 		require.NoError(t, err, "cut at %d", cut)
 		require.True(t, bytes.Equal(b, got), "cut at %d", cut)
 		var spans []span
+		f.Settled(t)
 		for _, r := range f.Of("GET", testregistry.Blobs) {
 			spans = append(spans, span{r.SentFrom, r.Sent})
 		}
@@ -64,6 +65,7 @@ func TestPushBlob_C18_sweep(t *testing.T) {
 		require.True(t, up)
 		require.True(t, f.holds("app", b), "cut at %d", cut)
 		var spans []span
+		f.Settled(t)
 		for _, r := range f.Of("", testregistry.Uploads) {
 			if r.Method == "PUT" || r.Method == "PATCH" {
 				spans = append(spans, span{r.ReceivedFrom, r.Received})

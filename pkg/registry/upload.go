@@ -45,6 +45,7 @@ type upload struct {
 	offset   int64    // what the registry holds in the session
 	minChunk int64    // it takes no smaller pieces but the last
 	chunk    int64    // largest piece; 0: the whole in one request
+	refused  bool     // the digest of what was sent was refused once
 }
 
 func (u *upload) request(op, method string) *request {
@@ -197,6 +198,10 @@ func (u *upload) mayGoOn(err error) bool {
 	switch {
 	case e.Status == http.StatusNotFound || e.has("BLOB_UPLOAD_UNKNOWN"): // the session is lost
 		u.session = nil
+		return true
+	case e.has("DIGEST_INVALID") && !u.refused:
+		// What is sent is verified as it is read: the registry put pieces together wrongly, or lost some.
+		u.refused, u.session = true, nil
 		return true
 	case e.Status == http.StatusRequestEntityTooLarge:
 		if u.chunk > 0 && u.chunk <= max(u.minChunk, 1<<20) {
