@@ -10,6 +10,7 @@ import (
 
 	"github.com/manifestctl/manifestctl/pkg/build"
 	"github.com/manifestctl/manifestctl/pkg/draft"
+	"github.com/manifestctl/manifestctl/pkg/edit"
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/inspect"
@@ -80,6 +81,7 @@ var errorKinds = []struct {
 	{ref.ErrInvalid, exitUsage, ""},
 	{output.ErrInvalid, exitUsage, ""},
 	{draft.ErrInvalid, exitUsage, ""},
+	{edit.ErrInvalid, exitUsage, ""},
 	{transfer.ErrInvalid, exitUsage, ""},
 	{errFindings, exitFindings, ""},
 	{transfer.ErrConflict, exitConflict, ""},

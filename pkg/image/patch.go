@@ -182,3 +182,31 @@ func expandPorts(specs []string) ([]string, error) {
 	}
 	return out, nil
 }
+
+// unsetEnv takes variables out of the config.
+func unsetEnv(config *jsontree.Node, names []string, os string) error {
+	have := config.Get("Env")
+	if len(names) == 0 || have.Kind() == jsontree.Null {
+		return nil
+	}
+	if have.Kind() != jsontree.Array {
+		return fmt.Errorf("%w: the config: Env is %s and no array", ErrInvalid, have.Kind())
+	}
+	list := jsontree.NewArray()
+	for _, item := range have.Items() {
+		text, _ := item.Text()
+		name, _, _ := strings.Cut(text, "=")
+		gone := slices.ContainsFunc(names, func(n string) bool {
+			return n == name || os == "windows" && strings.EqualFold(n, name)
+		})
+		if !gone {
+			list.Append(item)
+		}
+	}
+	if len(list.Items()) == 0 {
+		config.Delete("Env")
+		return nil
+	}
+	config.Set("Env", list)
+	return nil
+}

@@ -13,9 +13,9 @@ import (
 // the entry says.
 func (e Entry) Point(to ocispec.Descriptor) (Entry, error) { return e.point(to) }
 
-// AnnotateManifest sets annotations of an image's manifest and returns what it became. Docker's manifests have none, and
+// AnnotateManifest changes annotations of an image's manifest and returns what it became. Docker's manifests have none, and
 // are refused.
-func AnnotateManifest(desc ocispec.Descriptor, raw []byte, set map[string]string) (ocispec.Descriptor, []byte, error) {
+func AnnotateManifest(desc ocispec.Descriptor, raw []byte, set map[string]string, remove ...string) (ocispec.Descriptor, []byte, error) {
 	if _, err := ParseManifest(raw); err != nil {
 		return desc, nil, err
 	}
@@ -27,7 +27,7 @@ func AnnotateManifest(desc ocispec.Descriptor, raw []byte, set map[string]string
 		return desc, nil, fmt.Errorf("%w: %w", ErrInvalidManifest, err)
 	}
 	before := string(tree.Bytes())
-	if err := annotate(tree, set, nil); err != nil {
+	if err := annotate(tree, set, remove); err != nil {
 		return desc, nil, err
 	}
 	out := tree.Bytes()

@@ -106,7 +106,12 @@ func levelNames() []string {
 	return out
 }
 
-// of collects the annotations of a level, for a platform.
+// AnnotationsFor collects the annotations of a level, for the image of a platform; nil is for what has none.
+func AnnotationsFor(all []Annotation, level AnnotationLevel, p *platform.Platform) map[string]string {
+	return annotationsOf(all, level, p)
+}
+
+// annotationsOf collects the annotations of a level, for a platform.
 func annotationsOf(all []Annotation, level AnnotationLevel, p *platform.Platform) map[string]string {
 	var out map[string]string
 	for _, a := range all {

@@ -517,3 +517,27 @@ func FuzzParseMarker(f *testing.F) {
 		require.Equal(t, out, again, "nothing is left to do")
 	})
 }
+
+// TestMerge_annotated: a manifest that an annotation makes another is pushed before the index, by one request, though all it
+// names is in the repository; one of Docker's type becomes OCI's for it.
+func TestMerge_annotated(t *testing.T) {
+	for name, start := range registries {
+		t.Run(name, func(t *testing.T) {
+			host, c := start(t)
+			env := newEnv(t)
+			layer := testimage.Layer(testimage.File("text", "x")).Gzip()
+			docker := testimage.ImageWith(testimage.ImageOptions{Docker: true}, "linux/arm64", layer)
+			put(t, env, image("linux/amd64", "x"), at(t, "%s/app:amd64", host))
+			put(t, env, docker, at(t, "%s/app:arm64", host))
+			annotations, err := ParseAnnotation("manifest:k=v")
+			require.NoError(t, err)
+			c.reset()
+			got, idx := mustMerge(t, env, at(t, "%s/app:all", host), MergeOptions{Annotations: annotations}, at(t, "%s/app:amd64", host), at(t, "%s/app:arm64", host))
+			lines := c.reset()
+			assert.Equal(t, 3, countOf(lines, "PUT manifests"), "%v", lines)
+			assert.Len(t, got.Notes, 1)
+			requireWhole(t, env, at(t, "%s/app:all", host))
+			assert.Equal(t, ocispec.MediaTypeImageManifest, idx.Manifests[1].MediaType)
+		})
+	}
+}

@@ -1,14 +1,18 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	images "github.com/manifestctl/manifestctl/pkg/image"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/platform"
+	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/source"
 )
 
@@ -138,7 +142,7 @@ func (m *merger) annotate(ctx context.Context, parts []part) ([]part, error) {
 		}
 		if set := annotationsOf(m.o.Annotations, LevelManifest, of); len(set) > 0 && p.IsImage() {
 			was := p.Digest
-			e, from, err := annotateManifest(ctx, p, set)
+			e, from, err := m.annotateManifest(ctx, p, set)
 			if err != nil {
 				return nil, err
 			}
@@ -175,6 +179,30 @@ type edited struct {
 	made map[digest.Digest][]byte
 }
 
+var _ Composite = edited{}
+
+// Origin implements Composite.
+func (e edited) Origin(d digest.Digest) Source {
+	if raw, ok := e.made[d]; ok {
+		return madeHere{raw}
+	}
+	return e.Source
+}
+
+// madeHere is one document that no place has yet.
+type madeHere struct{ raw []byte }
+
+// Ref implements Source.
+func (madeHere) Ref() ref.Ref { return ref.Ref{} }
+
+// Manifest implements Source.
+func (m madeHere) Manifest(context.Context, ocispec.Descriptor) ([]byte, error) { return m.raw, nil }
+
+// Blob implements Source.
+func (m madeHere) Blob(context.Context, ocispec.Descriptor) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(m.raw)), nil
+}
+
 // Manifest implements Source.
 func (e edited) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	if raw, ok := e.made[desc.Digest]; ok {
@@ -184,15 +212,26 @@ func (e edited) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, 
 }
 
 // annotateManifest changes the annotations of an image's manifest.
-func annotateManifest(ctx context.Context, p part, set map[string]string) (index.Entry, Source, error) {
+func (m *merger) annotateManifest(ctx context.Context, p part, set map[string]string) (index.Entry, Source, error) {
 	raw, err := p.from.Manifest(ctx, p.Descriptor)
 	if err != nil {
 		return p.Entry, nil, err
 	}
-	desc, changed, err := index.AnnotateManifest(p.Descriptor, raw, set)
+	x, err := images.EditManifest(raw)
 	if err != nil {
 		return p.Entry, nil, err
 	}
+	if err := x.Annotate(set); err != nil {
+		return p.Entry, nil, err
+	}
+	desc, changed, err := x.Finish()
+	if err != nil || desc.Digest == p.Digest {
+		return p.Entry, p.from, err
+	}
+	for _, n := range x.Notes() {
+		m.m.note("%s: %s", p.Digest, n)
+	}
+	made := map[digest.Digest][]byte{desc.Digest: changed}
 	e, err := p.Point(desc)
-	return e, edited{p.from, map[digest.Digest][]byte{desc.Digest: changed}}, err
+	return e, edited{p.from, made}, err
 }

@@ -89,7 +89,7 @@ func (r *run) document(ctx context.Context, n node) error {
 		return fmt.Errorf("%w: %s is nested deeper than %d indexes", source.ErrInvalid, n.desc.Digest, maxDepth)
 	}
 	return r.do(ctx, n.desc.Digest, func() error {
-		if n.from != nil && r.sink.same(n.from.Ref()) && !n.sure {
+		if r.there(n.from, n.desc.Digest) && !n.sure {
 			r.skip()
 			return nil
 		}
@@ -116,6 +116,12 @@ func (r *run) document(ctx context.Context, n node) error {
 		}
 		return r.put(ctx, n)
 	})
+}
+
+// there reports whether content is read at this very place.
+func (r *run) there(from Source, d digest.Digest) bool {
+	at := originOf(from, d)
+	return at != nil && r.sink.same(at.Ref())
 }
 
 func (r *run) skip() { r.mover.count(func(rep *Report) { rep.Skipped++ }) }
@@ -211,7 +217,11 @@ func (r *run) children(ctx context.Context, n node) error {
 			if r.foreign(b) {
 				continue
 			}
-			g.Go(func() error { return r.blob(gctx, b, n.from) })
+			if r.there(n.from, b.Digest) && !n.sure {
+				r.skip()
+				continue
+			}
+			g.Go(func() error { return r.blob(gctx, b, originOf(n.from, b.Digest)) })
 		}
 	}
 	return g.Wait()

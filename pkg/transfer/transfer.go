@@ -62,6 +62,9 @@ func (e Env) opener() *source.Opener {
 	return &source.Opener{Registry: e.Registry, Store: e.Store, Dir: e.Dir}
 }
 
+// Opener opens references to read, in the places that e has.
+func (e Env) Opener() *source.Opener { return e.opener() }
+
 // Options tunes a transfer. The zero value is the recommended one.
 type Options struct {
 	Platforms   []platform.Platform // of indexes: these only; nil: all
@@ -103,6 +106,22 @@ type Source interface {
 }
 
 var _ Source = source.Image(nil)
+
+// Composite is implemented by sources whose content comes from several places.
+type Composite interface {
+	Source
+	// Origin is where the content with this digest lies. Of what was made here, and lies nowhere yet, it is a source whose
+	// Ref is zero.
+	Origin(d digest.Digest) Source
+}
+
+// originOf is where s has d from.
+func originOf(s Source, d digest.Digest) Source {
+	if c, ok := s.(Composite); ok {
+		return c.Origin(d)
+	}
+	return s
+}
 
 // Root is a manifest or index that is to be somewhere with everything it reaches.
 type Root struct {
