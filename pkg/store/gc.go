@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -17,6 +18,12 @@ import (
 type GCOptions struct {
 	Cache  bool // drop cache, toc and compressed records first, and snapshots
 	DryRun bool // change nothing, report what would be removed
+
+	// KeepStorage and UnusedSince make the cache smaller instead of dropping it: records, snapshots and cache mounts that
+	// were not used since that time go, then the least recently used until the store takes at most so many bytes.
+	// Zero values are no limits.
+	KeepStorage int64
+	UnusedSince time.Time
 
 	// RemoveTree removes a snapshot; nil removes what this user may. A caller that
 	// can act as the owners of the files in it (their user namespace) passes its own.
@@ -28,7 +35,7 @@ type GCReport struct {
 	Blobs, Records, Ingests, Snapshots int
 	Bytes                              int64
 
-	SnapshotsInUse bool // Cache was asked for, but a process uses snapshots: they were left
+	SnapshotsInUse bool // snapshots were to go, but a process uses some: they were left
 }
 
 // GC removes what nothing reaches. Builds may run beside it: it holds them up
@@ -59,6 +66,7 @@ type collection struct {
 	s         *Store
 	o         GCOptions
 	report    *GCReport
+	trees     bool // no process uses snapshots or cache mounts: they may go
 	snapshots []string
 	errs      []error
 }
@@ -88,7 +96,36 @@ func (c *collection) run(ctx context.Context) error {
 	for _, d := range leased {
 		roots = append(roots, edge{desc: ocispec.Descriptor{Digest: d}})
 	}
-	records, origins, kept, err := c.records()
+	locked, err := c.s.lockSnapshots()
+	if err != nil {
+		return err
+	}
+	if locked != nil {
+		defer locked.Close()
+	}
+	c.trees = locked != nil
+	odd := func(err error) error {
+		if errors.Is(err, errOdd) {
+			return nil // and its edges are all followed
+		}
+		return fmt.Errorf("%w (nothing was removed: run `manifestctl store check --repair` first)", err)
+	}
+	w := newWalker(c.s)
+	pinned := map[digest.Digest]bool{}
+	if c.o.limits() {
+		err := w.walk(ctx, roots, func(e edge) error {
+			pinned[e.desc.Digest] = true
+			return nil
+		}, odd)
+		if err != nil {
+			return err
+		}
+	}
+	gone, err := c.choose(ctx, pinned)
+	if err != nil {
+		return err
+	}
+	records, origins, kept, err := c.records(gone)
 	if err != nil {
 		return err
 	}
@@ -96,15 +133,10 @@ func (c *collection) run(ctx context.Context) error {
 		roots = append(roots, edge{desc: ocispec.Descriptor{Digest: d}})
 	}
 	reached := map[digest.Digest]bool{}
-	err = newWalker(c.s).walk(ctx, roots, func(e edge) error {
+	err = w.walk(ctx, roots, func(e edge) error {
 		reached[e.desc.Digest] = true
 		return nil
-	}, func(err error) error {
-		if errors.Is(err, errOdd) {
-			return nil // and its edges are all followed
-		}
-		return fmt.Errorf("%w (nothing was removed: run `manifestctl store check --repair` first)", err)
-	})
+	}, odd)
 	if err != nil {
 		return err
 	}
@@ -116,9 +148,12 @@ func (c *collection) run(ctx context.Context) error {
 			c.remove(path, &c.report.Records)
 		}
 	}
-	taken, inUse, err := c.s.takeSnapshots(c.o.Cache, c.o.DryRun)
-	c.snapshots, c.report.SnapshotsInUse = taken, inUse && c.o.Cache
-	c.errs = append(c.errs, err)
+	if c.trees {
+		taken, err := c.s.takeSnapshots(c.o.Cache, gone, c.o.DryRun)
+		c.snapshots = taken
+		c.errs = append(c.errs, err)
+	}
+	c.report.SnapshotsInUse = !c.trees && (c.o.Cache || c.o.limits())
 	err = c.s.eachBlob(func(d digest.Digest, fi fs.FileInfo) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -142,8 +177,9 @@ func (c *collection) run(ctx context.Context) error {
 	return errors.Join(c.errs...)
 }
 
-// records returns the files of records to remove, the origins, which go with their manifests, and the blobs that the others need.
-func (c *collection) records() (remove []string, origins map[string]digest.Digest, kept []digest.Digest, err error) {
+// records returns the files of records to remove, those in gone among them, the origins, which go with their manifests, and
+// the blobs that the others need.
+func (c *collection) records(gone map[string]CacheEntry) (remove []string, origins map[string]digest.Digest, kept []digest.Digest, err error) {
 	origins = map[string]digest.Digest{}
 	err = c.s.eachRecord(func(path string, r Record, err error) error {
 		d, isOrigin := originOf(path)
@@ -151,7 +187,7 @@ func (c *collection) records() (remove []string, origins map[string]digest.Diges
 		case isOrigin && err == nil:
 			origins[path] = d
 			return nil
-		case errors.Is(err, ErrCorrupt), c.o.Cache && err == nil:
+		case errors.Is(err, ErrCorrupt), (c.o.Cache || isIn(gone, path)) && err == nil:
 			remove = append(remove, path)
 			return nil
 		case err != nil:
@@ -167,6 +203,11 @@ func (c *collection) records() (remove []string, origins map[string]digest.Diges
 		return nil
 	})
 	return remove, origins, kept, err
+}
+
+func isIn(m map[string]CacheEntry, path string) bool {
+	_, ok := m[path]
+	return ok
 }
 
 // leftovers removes what killed processes left and what readers set aside.

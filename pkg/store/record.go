@@ -132,7 +132,7 @@ func (s *Store) putRecord(kind, key string, r Record, durable bool) error {
 }
 
 // GetRecord returns a record, or ErrNotFound: also when it is damaged or one of its blobs is gone.
-// Its blobs are leased to this process.
+// Its blobs are leased to this process, and it counts as used now.
 func (s *Store) GetRecord(kind, key string) (Record, error) {
 	path, err := s.recordPath(kind, key)
 	if err != nil {
@@ -161,6 +161,9 @@ func (s *Store) GetRecord(kind, key string) (Record, error) {
 		if err != nil {
 			return Record{}, fmt.Errorf("%s record %q: %w", kind, key, err)
 		}
+	}
+	if !s.readOnly {
+		touch(path)
 	}
 	return r, nil
 }

@@ -39,43 +39,68 @@ func (s *Store) SnapshotDir() string {
 	return dir
 }
 
-// takeSnapshots renames snapshots, so that nobody finds them, if no process uses
-// any: all of them, or those that a process left behind. It returns the new names.
-func (s *Store) takeSnapshots(all, dryRun bool) (taken []string, inUse bool, err error) {
+// lockSnapshots keeps processes from using snapshots until the file is closed. It is nil when one uses some.
+func (s *Store) lockSnapshots() (*os.File, error) {
 	f, err := openLockFile(s.path(snapshotLock))
 	if err != nil {
-		return nil, false, storageError(s.path(snapshotLock), 0, err)
+		return nil, storageError(s.path(snapshotLock), 0, err)
 	}
-	defer f.Close()
 	switch err := tryLock(f, true); {
 	case errors.Is(err, errLocked):
-		return nil, true, nil
+		_ = f.Close()
+		return nil, nil
 	case err != nil:
-		return nil, false, err
+		_ = f.Close()
+		return nil, err
 	}
+	return f, nil
+}
+
+// takeSnapshots renames snapshots and cache mounts, so that nobody finds them: all of them, or those in gone and those
+// that a process left behind. It returns the new names. The caller holds the snapshots' lock.
+func (s *Store) takeSnapshots(all bool, gone map[string]CacheEntry, dryRun bool) (taken []string, err error) {
 	entries, err := os.ReadDir(s.path(snapshotsDir))
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	var errs []error
-	for _, e := range entries {
-		from := s.path(snapshotsDir, e.Name())
-		if !all && !strings.HasPrefix(e.Name(), SpoolPrefix) && !strings.HasPrefix(e.Name(), snapshotTrash) {
-			continue
-		}
-		if dryRun || strings.HasPrefix(e.Name(), snapshotTrash) {
+	take := func(from string) {
+		if dryRun {
 			taken = append(taken, from)
-			continue
+			return
 		}
 		// The same parent: a directory of another owner can be renamed there.
-		to := s.path(snapshotsDir, snapshotTrash+e.Name())
+		to := filepath.Join(filepath.Dir(from), snapshotTrash+filepath.Base(from))
 		if err := os.Rename(from, to); err != nil {
 			errs = append(errs, err)
-			continue
+			return
 		}
 		taken = append(taken, to)
 	}
-	return taken, false, errors.Join(errs...)
+	for _, e := range entries {
+		from := s.path(snapshotsDir, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), snapshotTrash):
+			taken = append(taken, from)
+		case all, strings.HasPrefix(e.Name(), SpoolPrefix):
+			take(from)
+		case e.IsDir():
+			left, err := filepath.Glob(filepath.Join(from, snapshotTrash+"*"))
+			taken, errs = append(taken, left...), append(errs, err)
+		}
+	}
+	if all {
+		return taken, errors.Join(errs...)
+	}
+	for path, e := range gone {
+		if e.isTree() {
+			take(path)
+			if !dryRun {
+				_ = os.Remove(path + UsedSuffix) // only says when path was used
+			}
+		}
+	}
+	return taken, errors.Join(errs...)
 }
 
 // removeTree is os.RemoveAll that also enters directories which nobody may.
