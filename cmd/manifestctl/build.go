@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/manifestctl/manifestctl/internal/ui"
 	"github.com/manifestctl/manifestctl/pkg/build"
+	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/output"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/store"
@@ -31,6 +33,7 @@ type buildFlags struct {
 	labels      []string
 	annotations []string
 	emulators   []string
+	keepStorage string
 	iidFile     string
 	metadata    string
 	progress    string
@@ -55,6 +58,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&b.labels, "label", nil, "`KEY=VALUE` set a label of the images; may be repeated")
 	f.StringArrayVar(&b.annotations, "annotation", nil, "`KEY=VALUE` set an annotation of the index and its manifests; may be repeated")
 	f.StringArrayVar(&b.emulators, "emulator", nil, "`ARCH=PATH` emulator of an architecture; may be repeated")
+	f.StringVar(&b.keepStorage, "keep-storage", "", "`SIZE` keep the store below it by dropping the least recently used cache after the build; 0 for no limit (default: a tenth of the disk)")
 	f.StringVar(&b.iidFile, "iidfile", "", "`FILE` write the image ID to it: the config's digest of a single image, the index's of several")
 	f.StringVar(&b.metadata, "metadata-file", "", "`FILE` write what was built to it: JSON with buildx's keys")
 	f.StringVar(&b.progress, "progress", "auto", "`MODE` how progress is shown: auto, plain, tty, quiet or rawjson (default $BUILDKIT_PROGRESS, else auto)")
@@ -84,6 +88,9 @@ func newBuild(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if _, err := parseSize("keep-storage", b.keepStorage); err != nil {
+				return err
+			}
 			o, err := b.options(e)
 			if err != nil {
 				return err
@@ -99,10 +106,15 @@ func newBuild(e *env) *cobra.Command {
 			o.Events = tee(display.Sink(), recorder)
 			o.Registry.Events = o.Events
 			var res build.Result
+			grew := false
 			err = e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
 				res, err = build.Run(cmd.Context(), st, req, o)
+				grew = st.Grew()
 				return err
 			})
+			if err == nil && grew {
+				err = b.trim(cmd.Context(), e, o)
+			}
 			display.Close()
 			if rerr := b.reports.write(recorder, req, res, err); rerr != nil {
 				err = errors.Join(err, rerr)
@@ -115,6 +127,32 @@ func newBuild(e *env) *cobra.Command {
 	}
 	b.add(cmd.Flags())
 	return cmd
+}
+
+// trim keeps the store small after a build. That it could not is a warning: the build is done.
+func (b *buildFlags) trim(ctx context.Context, e *env, o build.Options) error {
+	keep, err := parseSize("keep-storage", b.keepStorage)
+	if err != nil {
+		return err
+	}
+	if b.keepStorage == "" {
+		root, err := e.storeRoot()
+		if err != nil {
+			return err
+		}
+		keep = store.DefaultKeepStorage(root)
+	}
+	err = e.withStore(ctx, store.Options{}, func(st *store.Store) error {
+		r, err := build.Trim(ctx, st, keep, o)
+		if r.Bytes > 0 {
+			o.Events.Emit(event.Event{Kind: event.Warning, Text: fmt.Sprintf("the store was larger than %s: freed %s of its cache (--keep-storage)", bytesText(keep), bytesText(r.Bytes))})
+		}
+		return err
+	})
+	if err != nil {
+		o.Events.Emit(event.Event{Kind: event.Warning, Text: "the store could not be made smaller: " + err.Error()})
+	}
+	return nil
 }
 
 // outputHelp says what -o takes, from the table that it is parsed with.

@@ -36,6 +36,7 @@ func newRoot(e *env) *cobra.Command {
 		newAnnotate(e),
 		newAppend(e),
 		newBuild(e),
+		newCache(e),
 		newCreate(e),
 		newCopy(e),
 		newEmulate(e),

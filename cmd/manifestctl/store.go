@@ -153,22 +153,30 @@ func newStoreGC(e *env) *cobra.Command {
 		Args:  positional(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
-				r, err := build.Collect(cmd.Context(), st, o, build.Options{Path: e.getenv("PATH")})
-				if err != nil {
-					return err
-				}
-				verb := "freed"
-				if o.DryRun {
-					verb = "would free"
-				}
-				return e.println(fmt.Sprintf("%s %s: %d blobs, %d records, %d snapshots, %d unfinished",
-					verb, bytesText(r.Bytes), r.Blobs, r.Records, r.Snapshots, r.Ingests))
+				return e.collect(cmd.Context(), st, o)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&o.Cache, "cache", false, "drop the step cache and unpacked layers too")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "only say what would be freed")
 	return cmd
+}
+
+// collect frees what o says, and says what that was.
+func (e *env) collect(ctx context.Context, st *store.Store, o store.GCOptions) error {
+	r, err := build.Collect(ctx, st, o, build.Options{Path: e.getenv("PATH")})
+	if err != nil {
+		return err
+	}
+	if r.SnapshotsInUse {
+		e.note("a build is running: unpacked layers and cache mounts were left")
+	}
+	verb := "freed"
+	if o.DryRun {
+		verb = "would free"
+	}
+	return e.println(fmt.Sprintf("%s %s: %d blobs, %d records, %d snapshots, %d unfinished",
+		verb, bytesText(r.Bytes), r.Blobs, r.Records, r.Snapshots, r.Ingests))
 }
 
 // bytesText is n in the largest fitting decimal unit.

@@ -10,16 +10,25 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
-// Collect frees what nothing in the store reaches. Snapshots hold files of subordinate ids, which only an agent in
-// the same user namespace can remove; one is started when there are any.
-func Collect(ctx context.Context, st *store.Store, g store.GCOptions, o Options) (_ store.GCReport, err error) {
+// Collect frees what nothing in the store reaches, and of the cache what g says.
+func Collect(ctx context.Context, st *store.Store, g store.GCOptions, o Options) (store.GCReport, error) {
+	remove, done := o.remover(ctx)
+	g.RemoveTree = remove
+	r, err := st.GC(ctx, g)
+	return r, done(err)
+}
+
+// remover returns what removes a snapshot. Snapshots hold files of subordinate ids, which only an agent in the same user
+// namespace can remove; one is started when there are any, and ended by done, which joins its error to the one it is given.
+func (o Options) remover(ctx context.Context) (remove func(path string) error, done func(error) error) {
 	var pool *sandbox.Pool
-	defer func() {
+	done = func(err error) error {
 		if pool != nil {
 			err = errors.Join(err, pool.Close())
 		}
-	}()
-	g.RemoveTree = func(path string) error {
+		return err
+	}
+	return func(path string) error {
 		if pool == nil {
 			p, err := sandbox.NewPool(ctx, sandbox.Options{
 				Mode: o.SandboxMode, Agents: 1, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
@@ -33,6 +42,5 @@ func Collect(ctx context.Context, st *store.Store, g store.GCOptions, o Options)
 			pool = p
 		}
 		return pool.Remove(ctx, path)
-	}
-	return st.GC(ctx, g)
+	}, done
 }

@@ -18,11 +18,12 @@ type Records struct{ Store *store.Store }
 
 var _ Cache = Records{}
 
-const recordKind = "cache"
+// RecordKind is the kind of the store's records that hold step records.
+const RecordKind = "cache"
 
 // Get implements Cache.
 func (c Records) Get(_ context.Context, key digest.Digest) (Record, bool) {
-	stored, err := c.Store.GetRecord(recordKind, key.Encoded())
+	stored, err := c.Store.GetRecord(RecordKind, key.Encoded())
 	if err != nil {
 		return Record{}, false
 	}
@@ -48,7 +49,7 @@ func (c Records) Put(_ context.Context, key digest.Digest, r Record) error {
 	for l := range r.all() {
 		stored.Blobs = append(stored.Blobs, l.DiffID)
 	}
-	return c.Store.PutRecord(recordKind, key.Encoded(), stored)
+	return c.Store.PutRecord(RecordKind, key.Encoded(), stored)
 }
 
 // all are the layers of all outputs, in a fixed order.

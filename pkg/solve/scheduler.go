@@ -173,7 +173,10 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 
 // recordOf is what v added to its inputs.
 func recordOf(r Result, inputs []Result, v *graph.Vertex) Record {
-	out := Record{Layers: slices.Clone(r.Layers[len(inputOf(inputs, 0).Layers):])}
+	out := Record{Name: v.Meta.Name, Layers: slices.Clone(r.Layers[len(inputOf(inputs, 0).Layers):])}
+	if !v.Platform.IsZero() {
+		out.Platform = v.Platform.String()
+	}
 	for i, m := range outputsOf(v) {
 		if out.More == nil {
 			out.More = map[int][]Layer{}

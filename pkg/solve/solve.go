@@ -62,8 +62,10 @@ type Worker interface {
 
 // Record is the layers that a vertex added.
 type Record struct {
-	Layers []Layer         `json:"layers"`         // on input 0
-	More   map[int][]Layer `json:"more,omitempty"` // on the inputs of its other outputs, by the output's number
+	Name     string          `json:"name,omitempty"`     // "RUN apt-get update", for people
+	Platform string          `json:"platform,omitempty"` // it was solved for; "" when it is the same for all
+	Layers   []Layer         `json:"layers"`             // on input 0
+	More     map[int][]Layer `json:"more,omitempty"`     // on the inputs of its other outputs, by the output's number
 }
 
 // Cache holds records by key.

@@ -77,13 +77,13 @@ func (m *memory) Get(_ context.Context, key digest.Digest) (solve.Record, bool) 
 	return l, ok
 }
 
-func (m *memory) Put(_ context.Context, key digest.Digest, layers solve.Record) error {
+func (m *memory) Put(_ context.Context, key digest.Digest, rec solve.Record) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.records == nil {
 		m.records = map[digest.Digest]solve.Record{}
 	}
-	m.records[key] = layers
+	m.records[key] = rec
 	return nil
 }
 

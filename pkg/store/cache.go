@@ -35,7 +35,7 @@ const (
 // CacheEntry is something that makes the next build faster and may be dropped.
 type CacheEntry struct {
 	Kind     string
-	Key      string          // of a record; SET/NAME of a tree
+	Key      string          // of a record, as its file is named; SET/NAME of a tree
 	Size     int64           // bytes of its file or tree, without Blobs
 	Blobs    []digest.Digest // what it keeps in the store beside that
 	LastUsed time.Time
@@ -114,6 +114,14 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 		u.Garbage += n
 	}
 	return u, nil
+}
+
+// Size is the size of a blob in bytes, 0 when it is not there. Unlike Stat it takes no lease.
+func (s *Store) Size(d digest.Digest) int64 {
+	if fi, err := os.Lstat(s.Path(d)); err == nil {
+		return fi.Size()
+	}
+	return 0
 }
 
 // isTree tells trees from records.

@@ -168,6 +168,22 @@ func (s *Store) GetRecord(kind, key string) (Record, error) {
 	return r, nil
 }
 
+// PeekRecord returns a record as it is, wherever its blobs are, and uses nothing: for lists of what is there.
+// key is that of a [CacheEntry].
+func (s *Store) PeekRecord(kind, key string) (Record, error) {
+	if err := checkKind(kind); err != nil {
+		return Record{}, err
+	}
+	if key == "" || filepath.Base(key) != key {
+		return Record{}, fmt.Errorf("%s record %.40q: %w", kind, key, ErrInvalid)
+	}
+	r, err := s.readRecord(s.path(kind, key+recordSuffix))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Record{}, notFound(kind + " record " + key)
+	}
+	return r, err
+}
+
 func (s *Store) readRecord(path string) (Record, error) {
 	data, err := readSmall(path)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -39,7 +40,8 @@ type Store struct {
 	dirty  map[digest.Digest]struct{} // leased here and not known to be durable
 	snaps  *os.File                   // shared lock of snapshots/, held from the first SnapshotDir
 
-	syncing sync.Mutex // one Sync at a time: the second waits for what the first took
+	grew    atomic.Bool // a blob was added through this Store
+	syncing sync.Mutex  // one Sync at a time: the second waits for what the first took
 }
 
 // Options tunes a store. The zero value is the recommended one.
@@ -114,6 +116,9 @@ func (s *Store) Close() error {
 	s.gates.close()
 	return nil
 }
+
+// Grew reports whether a blob was added through s: when not, there is no need to look at the store's size.
+func (s *Store) Grew() bool { return s.grew.Load() }
 
 // Root is the store's directory, absolute.
 func (s *Store) Root() string { return s.root }

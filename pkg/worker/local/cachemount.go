@@ -15,6 +15,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
 // maxPrivate bounds the copies of a private cache.
@@ -71,6 +72,10 @@ func (s *snapshots) privateCache(ctx context.Context, base string, m graph.Mount
 
 // makeCache makes a cache's directory if it is not there, with what its mount says it begins with.
 func (s *snapshots) makeCache(ctx context.Context, dir string, m graph.Mount, inputs []solve.Result) error {
+	if err := os.WriteFile(dir+store.UsedSuffix, nil, 0o644); err != nil { // the directory itself may be a step's
+		return fmt.Errorf("making the cache %q: %w", m.ID, err)
+	}
+	store.Touch(dir + store.UsedSuffix)
 	if _, err := os.Lstat(dir); err == nil {
 		return nil
 	}

@@ -176,5 +176,5 @@ func (s *snapshots) keep(ctx context.Context, dir string, r solve.Result) {
 	if s.pool.Remove(ctx, filepath.Join(dir, "work")) != nil {
 		return
 	}
-	_ = s.publish(dir, chainID(r.Layers)) // likewise
+	_ = s.publish(dir, chainID(r.Layers), r.Layers[len(r.Layers)-1].Size) // likewise
 }

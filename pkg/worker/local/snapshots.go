@@ -16,6 +16,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/layer"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
 // snapshots are layers unpacked as overlay lowers. A snapshot is SnapshotDir/SET/CHAIN/fs: SET is the ownership
@@ -159,6 +160,7 @@ func (s *snapshots) ensure(ctx context.Context, layers []solve.Layer) error {
 	s.mu.Unlock()
 	snap.once.Do(func() {
 		if _, err := os.Stat(s.path(chain)); err == nil {
+			store.Touch(s.path(chain))
 			return
 		}
 		snap.err = s.unpack(ctx, layers, chain)
@@ -193,11 +195,17 @@ func (s *snapshots) unpack(ctx context.Context, layers []solve.Layer, chain dige
 	if err != nil {
 		return fmt.Errorf("unpacking layer %s: %w", top.DiffID, err)
 	}
-	return s.publish(dir, chain)
+	return s.publish(dir, chain, top.Size)
 }
 
 // publish moves a scratch directory with a finished tree to its place. Another process may have been faster.
-func (s *snapshots) publish(dir string, chain digest.Digest) error {
+// size is the tree's in bytes, 0 when it is not known.
+func (s *snapshots) publish(dir string, chain digest.Digest, size int64) error {
+	if size > 0 {
+		if err := os.WriteFile(filepath.Join(dir, store.SizeFile), fmt.Appendln(nil, size), 0o644); err != nil {
+			return fmt.Errorf("publishing a snapshot: %w", err)
+		}
+	}
 	err := os.Rename(dir, s.path(chain))
 	if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, errNotEmpty) {
 		return nil
