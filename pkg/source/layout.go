@@ -33,6 +33,25 @@ var _ Image = (*fileImage)(nil)
 
 // openLayout opens the image that r names in the layout f.
 func openLayout(f files, r ref.Ref) (*fileImage, error) {
+	idx, err := readLayoutIndex(f)
+	if err != nil {
+		return nil, err
+	}
+	img := &fileImage{files: f, ref: r}
+	if r.Digest != "" {
+		img.root, err = img.byDigest(idx.Manifests)
+	} else {
+		img.root, err = choose(idx.Manifests, r.Tag)
+	}
+	if err != nil {
+		return nil, err
+	}
+	img.root.Annotations = nil // of the layout's entry, not of the image
+	return img, nil
+}
+
+// readLayoutIndex reads the files oci-layout and index.json.
+func readLayoutIndex(f files) (*index.Index, error) {
 	raw, err := readFile(f, ocispec.ImageLayoutFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: no OCI layout: it has no file %s", ErrInvalid, ocispec.ImageLayoutFile)
@@ -50,17 +69,7 @@ func openLayout(f files, r ref.Ref) (*fileImage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, ocispec.ImageIndexFile, err)
 	}
-	img := &fileImage{files: f, ref: r}
-	if r.Digest != "" {
-		img.root, err = img.byDigest(idx.Manifests)
-	} else {
-		img.root, err = choose(idx.Manifests, r.Tag)
-	}
-	if err != nil {
-		return nil, err
-	}
-	img.root.Annotations = nil // of the layout's entry, not of the image
-	return img, nil
+	return idx, nil
 }
 
 // checkLayoutFile reads the file oci-layout.

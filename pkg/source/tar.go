@@ -253,5 +253,10 @@ func (t *tarFiles) open(name string) (io.ReadCloser, int64, error) {
 	if !ok {
 		return nil, 0, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	return io.NopCloser(io.NewSectionReader(t.file, m.offset, m.size)), m.size, nil
+	return section{io.NewSectionReader(t.file, m.offset, m.size)}, m.size, nil
 }
+
+// section is a member's data.
+type section struct{ *io.SectionReader }
+
+func (section) Close() error { return nil }
