@@ -65,6 +65,10 @@ unit: ## all tests but those of the whole program (Go; more of them run with the
 e2e: ## the program beside its peers, as root and as ordinary users (Go, make deps; minutes)
 	$(GO) test -timeout 20m ./internal/e2e
 
+.PHONY: conformance
+conformance: ## the distribution specification's own tests against serve, fresh, with what they print (Go, apache2-utils)
+	$(GO) test -count=1 -v ./internal/e2e -run TestConformance
+
 .PHONY: deps
 deps: ## install the Debian packages that tests use (root), or say which are missing
 	scripts/deps.sh test

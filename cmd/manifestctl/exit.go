@@ -96,6 +96,7 @@ var errorKinds = []struct {
 	{store.ErrNotFound, exitNotFound, ""},
 	{inspect.ErrFormat, exitUsage, ""},
 	{serve.ErrInvalid, exitUsage, ""},
+	{serve.ErrOpen, exitUsage, ""},
 	{serve.ErrInUse, exitFailed, ""},
 	{build.ErrStep, exitStep, ""},
 	{index.ErrInvalid, exitFailed, ""},

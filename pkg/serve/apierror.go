@@ -40,11 +40,15 @@ var (
 	codeManifestUnknown  = &apiError{http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown to registry"}
 	codeManifestInvalid  = &apiError{http.StatusBadRequest, "MANIFEST_INVALID", "manifest invalid"}
 	codeManifestBlob     = &apiError{http.StatusBadRequest, "MANIFEST_BLOB_UNKNOWN", "manifest names what is not in the repository"}
-	codeManifestTooLarge = &apiError{http.StatusRequestEntityTooLarge, "MANIFEST_INVALID", "manifest is larger than 4 MiB"}
+	codeManifestTooLarge = &apiError{http.StatusRequestEntityTooLarge, "MANIFEST_INVALID", "manifest too large"}
 	codePrecondition     = &apiError{http.StatusPreconditionFailed, "PRECONDITION_FAILED", "the tag is not what If-Match says"}
 	codeUnsupported      = &apiError{http.StatusMethodNotAllowed, "UNSUPPORTED", "operation is unsupported"}
 	codeReadOnly         = &apiError{http.StatusMethodNotAllowed, "UNSUPPORTED", "the registry is read-only"}
 	codeDenied           = &apiError{http.StatusForbidden, "DENIED", "request from a web page refused"}
+	codeUnauthorized     = &apiError{http.StatusUnauthorized, "UNAUTHORIZED", "log in first"}
+	codeForbidden        = &apiError{http.StatusForbidden, "DENIED", "the user may not do this"}
+	codeTooLarge         = &apiError{http.StatusRequestEntityTooLarge, "SIZE_INVALID", "blob too large"}
+	codeQuota            = &apiError{http.StatusForbidden, "DENIED", "the registry is full"}
 	codeTooMany          = &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many uploads at once"}
 	codeBusy             = &apiError{http.StatusConflict, "BLOB_UPLOAD_INVALID", "another request is writing to this upload"}
 	codePage             = &apiError{http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "n is not a number of entries"}
@@ -61,6 +65,12 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		e = codeNoSpace
 	default:
 		e = codeInternal
+	}
+	if x, ok := w.(*exchange); ok {
+		x.code = e.code
+	}
+	if e.status == http.StatusUnauthorized {
+		s.users.challenge(w.Header())
 	}
 	if e.status >= 500 {
 		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)

@@ -32,7 +32,7 @@ func (s *Server) getBlob(w http.ResponseWriter, r *http.Request, rt route) error
 	h.Set("Docker-Content-Digest", rt.digest.String())
 	h.Set("ETag", etag(rt.digest))
 	h.Set("Cache-Control", "max-age=31536000")
-	pw := newPacedWriter(w)
+	pw := s.newPacedWriter(w)
 	defer pw.done()
 	http.ServeContent(pw, r, "", time.Time{}, f)
 	return nil

@@ -7,30 +7,28 @@ import (
 	"time"
 )
 
-// ioTimeout is how long one read or write of a connection may wait.
-const ioTimeout = time.Minute
-
 // body is the request's body with a deadline for each read: a slow upload is
 // fine, one that has stopped is not.
 type body struct {
 	io.Reader
 	rc   *http.ResponseController
+	wait time.Duration
 	fail error // what ended it before its end
 }
 
-func newBody(w http.ResponseWriter, r *http.Request) *body {
-	return &body{Reader: r.Body, rc: http.NewResponseController(w)}
+func (s *Server) newBody(w http.ResponseWriter, r *http.Request) *body {
+	return &body{Reader: r.Body, rc: http.NewResponseController(w), wait: s.timeouts.body()}
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	_ = b.rc.SetReadDeadline(time.Now().Add(ioTimeout)) //nolint:forbidigo // deadlines of connections are points in time
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.wait)) //nolint:forbidigo // deadlines of connections are points in time
 	n, err := b.Reader.Read(p)
-	if err != nil {
+	switch {
+	case errors.Is(err, io.EOF):
 		// The connection lives on after its body: see net/http's background read.
 		_ = b.rc.SetReadDeadline(time.Time{})
-		if !errors.Is(err, io.EOF) {
-			b.fail = err
-		}
+	case err != nil:
+		b.fail = err
 	}
 	return n, err
 }
@@ -39,17 +37,18 @@ func (b *body) Read(p []byte) (int, error) {
 // the kernel as net/http does.
 type pacedWriter struct {
 	http.ResponseWriter
-	rc *http.ResponseController
+	rc   *http.ResponseController
+	wait time.Duration
 }
 
 const pace = 1 << 20
 
-func newPacedWriter(w http.ResponseWriter) *pacedWriter {
-	return &pacedWriter{w, http.NewResponseController(w)}
+func (s *Server) newPacedWriter(w http.ResponseWriter) *pacedWriter {
+	return &pacedWriter{w, http.NewResponseController(w), s.timeouts.body()}
 }
 
 func (w *pacedWriter) extend() {
-	_ = w.rc.SetWriteDeadline(time.Now().Add(ioTimeout)) //nolint:forbidigo // deadlines of connections are points in time
+	_ = w.rc.SetWriteDeadline(time.Now().Add(w.wait)) //nolint:forbidigo // deadlines of connections are points in time
 }
 
 func (w *pacedWriter) done() { _ = w.rc.SetWriteDeadline(time.Time{}) }

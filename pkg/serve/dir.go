@@ -274,3 +274,44 @@ func tagOfFile(name string) (tag string, ok bool) {
 	}
 	return b.String(), !strings.HasPrefix(name, ".")
 }
+
+// Holds implements storage.
+func (d *directory) Holds(_ context.Context, dgst digest.Digest) (bool, error) {
+	return exists(d.path(blobsDir, blobPath(dgst)))
+}
+
+func exists(name string) (bool, error) {
+	_, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Usage implements storage.
+func (d *directory) Usage(ctx context.Context) (int64, error) { return usage(ctx, d.path(blobsDir)) }
+
+// usage is how many bytes the files below a directory have.
+func usage(ctx context.Context, dir string) (total int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // nothing yet, or removed this moment
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !e.Type().IsRegular():
+			return nil
+		}
+		fi, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			total += fi.Size()
+		}
+		return err
+	})
+	return total, err
+}

@@ -23,24 +23,38 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	h.Set("X-Content-Type-Options", "nosniff") // content is never a page of this origin
-	if err := s.serve(w, r); err != nil {
+	x, start := newExchange(w, r), s.now()
+	s.metrics.inFlight.Add(1)
+	defer func() {
+		s.metrics.inFlight.Add(-1)
+		x.leave(r, s.timeouts.body())
+		s.ended(r, x, start)
+	}()
+	if err := s.serve(x, r); err != nil {
 		s.log.Debug("refused", "method", r.Method, "path", r.URL.Path, "reason", err)
-		s.refuse(w, r, err)
+		s.refuse(x, r, err)
 		return
 	}
 	s.log.Debug("served", "method", r.Method, "path", r.URL.Path)
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) serve(w *exchange, r *http.Request) error {
 	if r.Header.Get("Origin") != "" {
 		// Clients of registries send no Origin. A page that a browser shows
 		// could otherwise push to the registry on its user's machine.
 		return codeDenied
 	}
 	rt, bad := parseRoute(r.URL.Path)
-	if bad != nil {
+	w.route = rt
+	user, err := s.users.admit(r)
+	w.user = user
+	switch {
+	case err != nil:
+		return err
+	case bad != nil:
 		return bad
 	}
+	rt.user = user
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet
@@ -72,6 +86,7 @@ func allowed(ep endpoint) string {
 }
 
 func (s *Server) getBase(w http.ResponseWriter, _ *http.Request, _ route) error {
+	s.users.challenge(w.Header())
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write([]byte("{}"))
 	return nil

@@ -72,7 +72,7 @@ func (s *Server) getTags(w http.ResponseWriter, r *http.Request, rt route) error
 	if err != nil {
 		return err
 	}
-	return list(w, r, q, more, struct {
+	return s.list(w, r, q, more, struct {
 		Name string   `json:"name"`
 		Tags []string `json:"tags"`
 	}{rt.repo, notNil(tags)})
@@ -91,7 +91,7 @@ func (s *Server) getCatalog(w http.ResponseWriter, r *http.Request, _ route) err
 	if err != nil {
 		return err
 	}
-	return list(w, r, q, more, struct {
+	return s.list(w, r, q, more, struct {
 		Repositories []string `json:"repositories"`
 	}{notNil(repos)})
 }
@@ -104,7 +104,7 @@ func notNil[T any](list []T) []T {
 	return list
 }
 
-func list(w http.ResponseWriter, r *http.Request, q url.Values, more string, doc any) error {
+func (s *Server) list(w http.ResponseWriter, r *http.Request, q url.Values, more string, doc any) error {
 	body, err := json.Marshal(doc)
 	if err != nil {
 		return err
@@ -116,7 +116,9 @@ func list(w http.ResponseWriter, r *http.Request, q url.Values, more string, doc
 	if w.Header().Get("Content-Type") == "" {
 		w.Header().Set("Content-Type", "application/json")
 	}
-	_, _ = newPacedWriter(w).Write(body)
+	pw := s.newPacedWriter(w)
+	defer pw.done()
+	_, _ = pw.Write(body)
 	return nil
 }
 
@@ -149,7 +151,7 @@ func (s *Server) getReferrers(w http.ResponseWriter, r *http.Request, rt route) 
 		w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-	return list(w, r, q, more, struct {
+	return s.list(w, r, q, more, struct {
 		SchemaVersion int                  `json:"schemaVersion"`
 		MediaType     string               `json:"mediaType"`
 		Manifests     []ocispec.Descriptor `json:"manifests"`

@@ -41,7 +41,7 @@ func (s *Server) getManifest(w http.ResponseWriter, r *http.Request, rt route) e
 	}
 	h.Set("Content-Type", desc.MediaType)
 	h.Set("Content-Length", strconv.Itoa(len(raw)))
-	pw := newPacedWriter(w)
+	pw := s.newPacedWriter(w)
 	defer pw.done()
 	_, _ = pw.Write(raw)
 	return nil
@@ -98,7 +98,7 @@ func (s *Server) putManifest(w http.ResponseWriter, r *http.Request, rt route) e
 	if err != nil {
 		return err
 	}
-	doc, err := readDocument(w, r)
+	doc, err := s.readDocument(w, r)
 	if err != nil {
 		return err
 	}
@@ -154,16 +154,17 @@ func (s *Server) commit(r *http.Request, rt route, doc *document, tags []string)
 			return err
 		}
 	}
-	return s.content.PutManifest(r.Context(), rt.repo, doc, tags)
+	return s.putDocument(r.Context(), rt.repo, doc, tags)
 }
 
 // readDocument reads and parses the body, which is short enough to be kept.
-func readDocument(w http.ResponseWriter, r *http.Request) (*document, error) {
-	if r.ContentLength > maxManifest {
-		return nil, codeManifestTooLarge
+func (s *Server) readDocument(w http.ResponseWriter, r *http.Request) (*document, error) {
+	limit := s.limits.manifest()
+	if r.ContentLength > limit {
+		return nil, tooLong(limit)
 	}
 	var buf bytes.Buffer
-	if _, err := receive(&limitedBuffer{buf: &buf}, newBody(w, r), r.ContentLength, -1); err != nil {
+	if _, err := receive(&limitedBuffer{&buf, limit}, s.newBody(w, r), r.ContentLength, -1); err != nil {
 		return nil, err
 	}
 	doc, err := parseDocument(r.Header.Get("Content-Type"), buf.Bytes())
@@ -173,11 +174,18 @@ func readDocument(w http.ResponseWriter, r *http.Request) (*document, error) {
 	return doc, nil
 }
 
-type limitedBuffer struct{ buf *bytes.Buffer }
+func tooLong(limit int64) error {
+	return codeManifestTooLarge.with(fmt.Sprintf("the manifest is larger than %d bytes, the most that this registry takes", limit))
+}
+
+type limitedBuffer struct {
+	buf   *bytes.Buffer
+	limit int64
+}
 
 func (l *limitedBuffer) Write(p []byte) (int, error) {
-	if l.buf.Len()+len(p) > maxManifest {
-		return 0, codeManifestTooLarge
+	if int64(l.buf.Len()+len(p)) > l.limit {
+		return 0, tooLong(l.limit)
 	}
 	return l.buf.Write(p)
 }

@@ -23,6 +23,11 @@ const (
 	epReferrers
 )
 
+// String names an endpoint for logs and metrics.
+func (e endpoint) String() string {
+	return [...]string{"none", "base", "catalog", "tags", "manifest", "blob", "uploads", "upload", "referrers"}[e]
+}
+
 // route is a path of the API, taken apart and checked.
 type route struct {
 	ep     endpoint
@@ -30,6 +35,7 @@ type route struct {
 	tag    string        // manifest, when by tag
 	digest digest.Digest // manifest, blob or referrers
 	id     string        // upload
+	user   string        // who asks; "": nobody in particular
 }
 
 // parseRoute reads a decoded path. Repositories may have any name, also "blobs"

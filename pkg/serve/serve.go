@@ -1,8 +1,8 @@
-// Package serve offers a directory, or the store, as a registry: the OCI
-// distribution specification over HTTP, with handlers of its own.
+// Package serve offers a directory, the store, or an image layout as a registry:
+// the OCI distribution specification over HTTP, with handlers of its own.
 //
-// It has no users and no TLS: it is for loopback, and for networks whose members
-// may all read and write. Nothing here is a cache or a proxy.
+// Everybody may everything, and the loopback is all it listens on, unless there are
+// users, or it is told so. Nothing here is a cache or a proxy.
 //
 // # Invariants
 //
@@ -15,6 +15,8 @@
 //     accepted it.
 //   - Uploads stream to disk; a slow one holds up nobody else, and each read and
 //     write of a connection has its deadline.
+//   - Who may not do something learns nothing from trying: names and passwords are
+//     looked at before anything else of a request.
 package serve
 
 import (
@@ -23,10 +25,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/manifestctl/manifestctl/pkg/store"
@@ -40,124 +40,134 @@ var (
 	ErrNotRegistry = errors.New("not a directory of this registry")
 	// ErrInUse is a directory, or an address, that another process has.
 	ErrInUse = errors.New("in use")
+	// ErrOpen is a registry that others could reach and that would let them in
+	// without a name, or with one in clear text.
+	ErrOpen = errors.New("the registry would be open to others")
 )
 
 // DefaultListen is where a registry listens that is not told otherwise.
 const DefaultListen = "127.0.0.1:5000"
 
-// Options says what to serve and where. Exactly one of Dir and Store is set; the
-// zero value of the others is the recommended one.
+// Options says what to serve, to whom and where. Exactly one of Dir, Store and
+// Layout is set; the zero value of the others is the recommended one.
 type Options struct {
-	Listen   string       // HOST:PORT; "": DefaultListen; port 0: a free one
-	Dir      string       // a directory of its own, made if missing
-	Store    *store.Store // the content store; its refs are the repositories
-	ReadOnly bool         // refuse every change
-	Sparse   bool         // accept manifests whose blobs or children are missing
+	Listen string       // HOST:PORT; "": DefaultListen; port 0: a free one
+	Dir    string       // a directory of its own, made if missing
+	Store  *store.Store // the content store; its refs are the repositories
+	Layout string       // an OCI layout: a directory, or an archive of one; only read
 
-	Ready func(addr string) // called once, with the address that is listened on
-	Log   *slog.Logger      // requests at debug, trouble above; nil: silent
+	ReadOnly bool // refuse every change
+	Sparse   bool // accept manifests whose blobs or children are missing
+
+	Users          string   // file of Apache's htpasswd, bcrypt only; "": everybody may everything
+	Writers        []string // users who may change things; nil: all of them
+	AnonymousRead  bool     // without a name one may read; with Users
+	AllowAnonymous bool     // listen beyond the loopback without users
+	AllowPlainHTTP bool     // listen beyond the loopback without TLS although there are passwords
+
+	Certificate, Key string // files, PEM: TLS; read again when they change
+
+	Limits   Limits
+	Timeouts Timeouts
+
+	MetricsListen string       // HOST:PORT of /metrics and /healthz; "": nowhere
+	AccessLog     io.Writer    // a line of JSON for each request; nil: none
+	Log           *slog.Logger // requests at debug, trouble above; nil: silent
+
+	Ready        func(addr string) // called once, with the address that is listened on
+	ReadyMetrics func(addr string)
 }
 
-const (
-	headerTimeout   = 30 * time.Second
-	idleTimeout     = 2 * time.Minute
-	shutdownTimeout = 10 * time.Second
-	maxHeader       = 64 << 10
-)
-
-// Run serves until ctx ends, then lets what runs end and returns nil.
-func Run(ctx context.Context, o Options) (err error) {
-	h, err := Handler(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	listen := o.Listen
-	if listen == "" {
-		listen = DefaultListen
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", listen)
-	if err != nil {
-		if isAddrInUse(err) {
-			err = fmt.Errorf("%w: %w (another registry? --listen 127.0.0.1:0 takes a free port)", ErrInUse, err)
-		}
-		return fmt.Errorf("listening on %s: %w", listen, err)
-	}
-	srv := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
-	}
-	if o.Ready != nil {
-		o.Ready(l.Addr().String())
-	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := srv.Shutdown(stop); err != nil {
-		h.log.Warn("ending requests that run", "error", err)
-		_ = srv.Close()
-	}
-	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+// Timeouts are how long a registry waits. Zero is the recommended value.
+type Timeouts struct {
+	Header time.Duration // for the header of a request; 30 s
+	Idle   time.Duration // for the next request on a connection; 2 min
+	Body   time.Duration // for one read of a body to bring something, or one megabyte of an answer to leave; 1 min
+	Stop   time.Duration // for requests that run when the registry is to end; 10 s
 }
 
-// IsLoopback reports whether HOST:PORT can be reached from this machine only.
-// Whoever listens elsewhere should be told that the registry has no users.
-func IsLoopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		host = addr
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
 	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
+	return d
 }
+
+func (t Timeouts) header() time.Duration { return orDefault(t.Header, 30*time.Second) }
+func (t Timeouts) idle() time.Duration   { return orDefault(t.Idle, 2*time.Minute) }
+func (t Timeouts) body() time.Duration   { return orDefault(t.Body, time.Minute) }
+func (t Timeouts) stop() time.Duration   { return orDefault(t.Stop, 10*time.Second) }
 
 // Server is the registry as an http.Handler.
 type Server struct {
 	content  storage
 	readOnly bool
 	sparse   bool
+	users    access
+	limits   Limits
+	quota    quota
+	timeouts Timeouts
 	log      *slog.Logger
+	metrics  *metrics
+	now      func() time.Time
 	sessions sessions
 	repos    repoLocks
+
+	access       *accessLog // nil: none
+	accessFailed atomic.Bool
 }
 
-// Handler opens what o says and returns the registry on it, to be closed. Listen
-// and Ready are not looked at.
-func Handler(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{readOnly: o.ReadOnly, sparse: o.Sparse, log: o.Log}
+// Handler opens what o says and returns the registry on it, to be closed. What o
+// says about listening is not looked at.
+func Handler(ctx context.Context, o Options) (_ *Server, err error) {
+	s := &Server{
+		readOnly: o.ReadOnly, sparse: o.Sparse, log: o.Log, limits: o.Limits, timeouts: o.Timeouts,
+		now: time.Now, //nolint:forbidigo // for logs and metrics
+	}
+	s.metrics = newMetrics(s.now())
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	switch {
-	case (o.Dir == "") == (o.Store == nil):
-		return nil, fmt.Errorf("%w: a registry serves either a directory or the store", ErrInvalid)
-	case o.Store != nil:
-		s.content = newStored(o.Store)
-	default:
-		d, err := openDir(ctx, o.Dir, o.ReadOnly, s.log)
-		if err != nil {
-			return nil, err
-		}
-		s.content = d
+	if o.AccessLog != nil {
+		s.access = &accessLog{to: o.AccessLog}
 	}
+	if err := o.Limits.check(); err != nil {
+		return nil, err
+	}
+	if s.users, err = newAccess(&o, s); err != nil {
+		return nil, err
+	}
+	if s.content, err = s.open(ctx, &o); err != nil {
+		return nil, err
+	}
+	used, err := s.content.Usage(ctx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("counting the content: %w", err), s.content.Close())
+	}
+	s.quota.limit = o.Limits.Total
+	s.quota.used.Store(used)
 	return s, nil
+}
+
+// open opens the one place that o names.
+func (s *Server) open(ctx context.Context, o *Options) (storage, error) {
+	places := 0
+	for _, named := range []bool{o.Dir != "", o.Store != nil, o.Layout != ""} {
+		if named {
+			places++
+		}
+	}
+	switch {
+	case places != 1:
+		return nil, fmt.Errorf("%w: a registry serves one place: a directory, a layout or the store", ErrInvalid)
+	case o.Store != nil:
+		return newStored(o.Store), nil
+	case o.Layout != "":
+		s.readOnly = true
+		return openLayout(ctx, o.Layout)
+	default:
+		return openDir(ctx, o.Dir, o.ReadOnly, s.log)
+	}
 }
 
 var (

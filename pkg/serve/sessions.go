@@ -29,9 +29,10 @@ type sessions struct {
 	closed bool
 }
 
-// session is one upload, of one repository.
+// session is one upload, of one repository and one user.
 type session struct {
 	id, repo string
+	user     string
 	owner    *sessions
 	busy     chan struct{} // holds a value while a request writes
 	up       upload        // used by whoever holds busy
@@ -40,12 +41,12 @@ type session struct {
 }
 
 // open registers an upload. Its name cannot be guessed.
-func (s *sessions) open(repo string, up upload) (*session, error) {
+func (s *sessions) open(rt route, up upload) (*session, error) {
 	var id [16]byte
 	if _, err := rand.Read(id[:]); err != nil {
 		return nil, err
 	}
-	se := &session{id: hex.EncodeToString(id[:]), repo: repo, owner: s, busy: make(chan struct{}, 1), up: up}
+	se := &session{id: hex.EncodeToString(id[:]), repo: rt.repo, user: rt.user, owner: s, busy: make(chan struct{}, 1), up: up}
 	s.table.Lock()
 	defer s.table.Unlock()
 	if s.closed || len(s.byID) >= maxSessions {
@@ -59,16 +60,23 @@ func (s *sessions) open(repo string, up upload) (*session, error) {
 	return se, nil
 }
 
-// get finds an upload of a repository.
-func (s *sessions) get(repo, id string) (*session, error) {
+// get finds the upload that a request is about: of its repository, begun by its user.
+func (s *sessions) get(rt route) (*session, error) {
 	s.table.Lock()
 	defer s.table.Unlock()
-	se := s.byID[id]
-	if se == nil || se.repo != repo {
+	se := s.byID[rt.id]
+	if se == nil || se.repo != rt.repo || se.user != rt.user {
 		return nil, codeUploadUnknown
 	}
 	se.expiry.Reset(sessionLife)
 	return se, nil
+}
+
+// count is how many uploads are open.
+func (s *sessions) count() int {
+	s.table.Lock()
+	defer s.table.Unlock()
+	return len(s.byID)
 }
 
 // full reports whether no more uploads can begin.
@@ -79,8 +87,8 @@ func (s *sessions) full() bool {
 }
 
 // acquire finds an upload and waits until nobody else writes to it.
-func (s *sessions) acquire(ctx context.Context, repo, id string) (*session, error) {
-	se, err := s.get(repo, id)
+func (s *sessions) acquire(ctx context.Context, rt route) (*session, error) {
+	se, err := s.get(rt)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +99,7 @@ func (s *sessions) acquire(ctx context.Context, repo, id string) (*session, erro
 	case <-ctx.Done():
 		return nil, codeBusy
 	}
-	if _, err := s.get(repo, id); err != nil { // it ended while we waited
+	if _, err := s.get(rt); err != nil { // it ended while we waited
 		<-se.busy
 		return nil, err
 	}

@@ -41,6 +41,11 @@ type storage interface {
 	Tags(ctx context.Context, repo string) ([]string, error) // in any order
 	Referrers(ctx context.Context, repo string, d digest.Digest) ([]ocispec.Descriptor, error)
 
+	// Holds reports whether the bytes are there, in whatever repository; Usage is
+	// how many bytes there are in all.
+	Holds(ctx context.Context, d digest.Digest) (bool, error)
+	Usage(ctx context.Context) (int64, error)
+
 	Close() error
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 
@@ -116,4 +117,14 @@ func (u *storedUpload) Commit(ctx context.Context, _ string, want digest.Digest)
 		return err
 	}
 	return u.s.s.Sync(ctx)
+}
+
+// Holds implements storage.
+func (s *stored) Holds(_ context.Context, d digest.Digest) (bool, error) {
+	return exists(s.s.Path(d))
+}
+
+// Usage implements storage.
+func (s *stored) Usage(ctx context.Context) (int64, error) {
+	return usage(ctx, filepath.Join(s.s.Root(), "blobs"))
 }

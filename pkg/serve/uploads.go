@@ -49,18 +49,21 @@ func (s *Server) postUpload(w http.ResponseWriter, r *http.Request, rt route) er
 	if s.sessions.full() {
 		return codeTooMany
 	}
-	up, err := s.content.NewUpload(r.Context(), algorithm(want))
+	if err := s.fits(r.ContentLength); err != nil {
+		return err
+	}
+	up, err := s.newUpload(r.Context(), algorithm(want))
 	if err != nil {
 		return err
 	}
 	if want != "" {
 		defer up.Abort()
-		if _, err := receive(up, newBody(w, r), r.ContentLength, -1); err != nil {
+		if _, err := receive(up, s.newBody(w, r), r.ContentLength, -1); err != nil {
 			return err
 		}
 		return s.finish(r.Context(), w, up, rt.repo, want)
 	}
-	se, err := s.sessions.open(rt.repo, up)
+	se, err := s.sessions.open(rt, up)
 	if err != nil {
 		up.Abort()
 		return err
@@ -86,7 +89,7 @@ func created(w http.ResponseWriter, repo string, d digest.Digest) error {
 }
 
 func (s *Server) getUpload(w http.ResponseWriter, _ *http.Request, rt route) error {
-	se, err := s.sessions.get(rt.repo, rt.id)
+	se, err := s.sessions.get(rt)
 	if err != nil {
 		return err
 	}
@@ -96,7 +99,7 @@ func (s *Server) getUpload(w http.ResponseWriter, _ *http.Request, rt route) err
 }
 
 func (s *Server) deleteUpload(w http.ResponseWriter, r *http.Request, rt route) error {
-	se, err := s.sessions.acquire(r.Context(), rt.repo, rt.id)
+	se, err := s.sessions.acquire(r.Context(), rt)
 	if err != nil {
 		return err
 	}
@@ -108,12 +111,12 @@ func (s *Server) deleteUpload(w http.ResponseWriter, r *http.Request, rt route) 
 
 // patchUpload takes a piece, or a stream of unknown length.
 func (s *Server) patchUpload(w http.ResponseWriter, r *http.Request, rt route) error {
-	se, err := s.sessions.acquire(r.Context(), rt.repo, rt.id)
+	se, err := s.sessions.acquire(r.Context(), rt)
 	if err != nil {
 		return err
 	}
 	defer se.release()
-	if err := se.append(w, r); err != nil {
+	if err := s.append(w, r, se); err != nil {
 		return err
 	}
 	se.describe(w)
@@ -131,12 +134,12 @@ func (s *Server) putUpload(w http.ResponseWriter, r *http.Request, rt route) err
 	if bad != nil {
 		return bad
 	}
-	se, err := s.sessions.acquire(r.Context(), rt.repo, rt.id)
+	se, err := s.sessions.acquire(r.Context(), rt)
 	if err != nil {
 		return err
 	}
 	defer se.release()
-	if err := se.append(w, r); err != nil {
+	if err := s.append(w, r, se); err != nil {
 		return err
 	}
 	// Whatever comes of it, the upload is over.
@@ -159,7 +162,7 @@ func (s *Server) finish(ctx context.Context, w http.ResponseWriter, up upload, r
 
 // append adds the body of a request to the upload, all of it or nothing. When
 // nothing can be taken back any more, the upload is over.
-func (se *session) append(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) append(w http.ResponseWriter, r *http.Request, se *session) error {
 	announced := int64(-1)
 	if v := r.Header.Get("Content-Range"); v != "" {
 		start, end, ok := contentRange(v)
@@ -176,10 +179,13 @@ func (se *session) append(w http.ResponseWriter, r *http.Request) error {
 			return codeSizeInvalid.with("Content-Range and Content-Length differ").as(http.StatusRequestedRangeNotSatisfiable)
 		}
 	}
+	if err := s.fits(max(r.ContentLength, announced)); err != nil {
+		return err
+	}
 	if err := se.up.Mark(); err != nil {
 		return err
 	}
-	n, err := receive(se.up, newBody(w, r), r.ContentLength, announced)
+	n, err := receive(se.up, s.newBody(w, r), r.ContentLength, announced)
 	if err == nil {
 		se.offset.Add(n)
 		return nil

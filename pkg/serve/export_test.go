@@ -1,0 +1,7 @@
+package serve
+
+// For tests.
+var (
+	ParseUsers = parseUsers
+	MayListen  = mayListen
+)
