@@ -66,6 +66,9 @@ func (h *host) known(scopes []scope) string {
 	if g := h.grants[scopeKey(scopes)]; g != nil && g.value != "" {
 		return g.value
 	}
+	if len(scopes) == 0 {
+		return ""
+	}
 	// A password is not for one action: no 401 is needed to offer it again.
 	for _, actions := range []string{actPush, actPull} {
 		if g := h.grants[scopeKey([]scope{{scopes[0].repo, actions}})]; g != nil && strings.HasPrefix(g.value, "Basic ") {
@@ -140,8 +143,12 @@ func (c *Client) fetchToken(ctx context.Context, rq *request, ch challenge, cred
 		return "", fmt.Errorf("%s %s: %w", rq.op, rq.what, err)
 	}
 	scopes := mergeScopes(ch.params["scope"], rq.scopes)
+	op := "getting a token from"
+	if len(scopes) > 0 {
+		op = "getting a token for " + strings.Join(scopes, " ") + " from"
+	}
 	tr := &request{
-		op: "getting a token for " + strings.Join(scopes, " ") + " from", what: realm.Host,
+		op: op, what: realm.Host,
 		host: rq.host, scopes: rq.scopes, method: http.MethodGet, url: realm,
 		header: http.Header{"Accept": {"application/json"}},
 	}

@@ -1,8 +1,6 @@
 package registry
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -167,21 +165,12 @@ func printable(s string) string {
 
 // explain puts what can be done to an error of the connection.
 func (rq *request) explain(err error) error {
-	var (
-		unknown x509.UnknownAuthorityError
-		invalid x509.CertificateInvalidError
-		wrong   x509.HostnameError
-		record  tls.RecordHeaderError
-		noHost  *net.DNSError
-		h       = rq.host.name
-		hint    = ""
-	)
+	var noHost *net.DNSError
+	hint, untrusted := tlsHint(rq.host.name, err)
 	switch {
-	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		hint = fmt.Sprintf("%s does not speak TLS: --plain-http=%s allows http", h, h)
-	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &wrong):
-		hint = fmt.Sprintf("the certificate cannot be verified: install its CA, or --insecure=%s accepts any", h)
-	case errors.As(err, &noHost) && noHost.IsNotFound:
+	case untrusted:
+		return fmt.Errorf("%s %s: %w: %w: %s", rq.op, rq.what, ErrUntrusted, err, hint)
+	case hint == "" && errors.As(err, &noHost) && noHost.IsNotFound:
 		hint = "check the name of the registry"
 	}
 	if hint != "" {

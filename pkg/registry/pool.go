@@ -77,13 +77,14 @@ type transportKey struct {
 	insecure bool
 	guarded  bool
 	from     reach
+	trust    *trust
 }
 
-func (p *pool) get(k transportKey) *http.Transport {
+func (p *pool) get(k transportKey) (*http.Transport, error) {
 	p.made.Lock()
 	defer p.made.Unlock()
 	if t := p.transports[k]; t != nil {
-		return t
+		return t, nil
 	}
 	d := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
 	if k.guarded {
@@ -109,14 +110,19 @@ func (p *pool) get(k transportKey) *http.Transport {
 		ReadBufferSize:         64 << 10,
 		MaxResponseHeaderBytes: 256 << 10,
 	}
-	if k.insecure {
-		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // asked for by Options.Insecure
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: k.insecure} //nolint:gosec // asked for by Options.Insecure
+	if k.trust != nil {
+		roots, err := k.trust.roots()
+		if err != nil {
+			return nil, err
+		}
+		t.TLSClientConfig.RootCAs, t.TLSClientConfig.Certificates = roots, k.trust.client
 	}
 	if p.transports == nil {
 		p.transports = map[transportKey]*http.Transport{}
 	}
 	p.transports[k] = t
-	return t
+	return t, nil
 }
 
 // Close closes the connections that are not in use. The client stays usable.
@@ -147,10 +153,15 @@ func viaProxy(u *url.URL) bool {
 }
 
 // transport picks the pool for a request to u, on behalf of h.
-func (c *Client) transport(h *host, u *url.URL, viaProxy bool) *http.Transport {
+func (c *Client) transport(h *host, u *url.URL, viaProxy bool) (_ *http.Transport, err error) {
 	c.pool.requests.Add(1)
 	own := sameOrigin(u, h.origin())
 	k := transportKey{insecure: own && h.insecure || c.o.Insecure.Has(u.Host)}
+	if u.Scheme == "https" {
+		if k.trust, err = c.trustFor(h, u); err != nil {
+			return nil, err
+		}
+	}
 	if own || viaProxy {
 		return c.pool.get(k)
 	}

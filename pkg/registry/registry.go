@@ -43,6 +43,8 @@ var (
 	// ErrInvalid is a request that cannot be made: a reference that is not a
 	// registry's, a digest that is none.
 	ErrInvalid = errors.New("invalid request to a registry")
+	// ErrOffline is a request that Options.Offline forbids.
+	ErrOffline = errors.New("offline")
 )
 
 // Hosts is a set of registry hosts: some by name, or all.
@@ -72,7 +74,12 @@ type Options struct {
 	Realms    Hosts          // token servers that may get the credentials of any registry, besides those of its own domain
 	Keychain  authn.Keychain // nil: docker's and podman's files, see DefaultKeychain
 	UserAgent string         // "": "manifestctl"
-	Events    event.Sink     // called by one goroutine at a time
+	Offline   bool           // every request fails at once, with ErrOffline
+
+	CAFiles  []string   // authorities in PEM, beside the system's, for every registry
+	CertDir  string     // a directory like one of a registry in certs.d, for every registry
+	CertDirs []string   // directories that hold a directory HOST[:PORT] a registry; nil: DefaultCertDirs
+	Events   event.Sink // called by one goroutine at a time
 
 	MaxManifest int64 // bytes of a manifest; 0: 4 MiB, what every registry must accept
 	ChunkSize   int64 // bytes of one request when an upload must be cut; 0: 16 MiB
@@ -102,6 +109,7 @@ type Client struct {
 	helper     time.Duration // longest wait for the keychain, that is for a credential helper
 	maxTags    int
 	pool       pool
+	trusts     trusts
 	hosts      hostTable
 	warnings   onceText
 	uploads    keyedLocks
@@ -111,6 +119,9 @@ type Client struct {
 func New(o Options) *Client {
 	if o.Keychain == nil {
 		o.Keychain = DefaultKeychain(nil)
+	}
+	if o.CertDirs == nil {
+		o.CertDirs = DefaultCertDirs(nil)
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "manifestctl"
@@ -131,7 +142,7 @@ func New(o Options) *Client {
 		// A registry on object storage copies a whole blob before it answers the
 		// last request of an upload: that takes minutes for some gigabytes.
 		headerWait: 5 * time.Minute,
-		helper:     30 * time.Second,
+		helper:     40 * time.Second, // each is ended after 30
 		maxTags:    maxTags,
 		pool:       pool{reachOf: reachOf},
 	}

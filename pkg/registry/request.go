@@ -44,7 +44,18 @@ func (c *Client) request(r ref.Ref, op, method, path string, actions string) *re
 	}
 }
 
+// repo is the repository that the request is about; "": the registry itself.
+func (rq *request) repo() string {
+	if len(rq.scopes) == 0 {
+		return ""
+	}
+	return rq.scopes[0].repo
+}
+
 func (rq *request) permission() string {
+	if len(rq.scopes) == 0 {
+		return "log in"
+	}
 	if strings.Contains(rq.scopes[0].actions, "push") {
 		return "push to " + rq.scopes[0].repo
 	}
@@ -233,6 +244,9 @@ func (c *Client) attempt(ctx context.Context, rq *request, u *url.URL, auth stri
 }
 
 func (c *Client) roundTrip(ctx context.Context, rq *request, u *url.URL, auth string) (*http.Response, error) {
+	if c.o.Offline {
+		return nil, &localError{fmt.Errorf("%w: %s would be asked (%s %s)", ErrOffline, u.Host, rq.method, u.Path)}
+	}
 	via := viaProxy(u)
 	if !via && sameOrigin(u, rq.host.origin()) {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -267,7 +281,12 @@ func (c *Client) roundTrip(ctx context.Context, rq *request, u *url.URL, auth st
 			req.Body = &sendBody{ReadCloser: body, w: w, left: rq.size, idle: c.idle, wait: c.headerWait}
 		}
 	}
-	resp, err := c.transport(rq.host, u, via).RoundTrip(req)
+	t, err := c.transport(rq.host, u, via)
+	if err != nil {
+		w.stop()
+		return nil, &localError{err}
+	}
+	resp, err := t.RoundTrip(req)
 	if err != nil {
 		if cause := context.Cause(w.ctx); cause != nil {
 			err = cause
@@ -285,6 +304,12 @@ func (c *Client) roundTrip(ctx context.Context, rq *request, u *url.URL, auth st
 	resp.Body = &recvBody{ReadCloser: resp.Body, w: w, idle: c.idle}
 	return resp, nil
 }
+
+// localError is a failure on this side, before anything was asked.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
 
 // sourceError is a failure of what is to be sent: asking again would not help.
 type sourceError struct{ err error }

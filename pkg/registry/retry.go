@@ -48,11 +48,12 @@ func (c *Client) passing(ctx context.Context, h *host, resp *http.Response, err 
 func passingError(err error) bool {
 	var (
 		source *sourceError
+		local  *localError
 		op     *net.OpError
 		dns    *net.DNSError
 	)
 	switch {
-	case errors.As(err, &source), errors.Is(err, errAddress), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &source), errors.As(err, &local), errors.Is(err, errAddress), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false
 	case errors.Is(err, errIdle), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED):

@@ -1,4 +1,4 @@
-package registry_test
+package credentials_test
 
 import (
 	"encoding/base64"
@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/credentials"
 )
 
 // res is a repository as keychains are asked for it.
@@ -30,14 +30,9 @@ func write(t *testing.T, path, text string) string {
 	return path
 }
 
-func TestDefaultKeychain(t *testing.T) {
+func TestKeychain_order(t *testing.T) {
 	home := t.TempDir()
 	runtimeDir := t.TempDir()
-	t.Setenv("HOME", home)
-	t.Setenv("DOCKER_CONFIG", filepath.Join(home, ".docker"))
-	for _, v := range []string{"REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_AUTH_CONFIG"} {
-		t.Setenv(v, "")
-	}
 	write(t, filepath.Join(home, ".docker/config.json"), `{"auths":{"docker.example":{"auth":"`+auth("docker", "d")+`"}}}`)
 	write(t, filepath.Join(runtimeDir, "containers/auth.json"), `{"auths":{
 		"podman.example": {"auth":"`+auth("podman", "p:with:colons")+`"},
@@ -54,7 +49,7 @@ func TestDefaultKeychain(t *testing.T) {
 		"HOME": home, "XDG_RUNTIME_DIR": runtimeDir,
 		"DOCKER_AUTH_CONFIG": `{"auths":{"gitlab.example:5050":{"auth":"` + auth("ci", "c") + `"},"docker.example/ci":{"auth":"` + auth("early", "e") + `"}}}`,
 	}
-	k := registry.DefaultKeychain(func(name string) string { return env[name] })
+	k := credentials.New(credentials.Options{Getenv: func(name string) string { return env[name] }})
 	get := func(t *testing.T, host, repo string) authn.AuthConfig {
 		a, err := k.Resolve(res{host, repo})
 		require.NoError(t, err)
