@@ -54,7 +54,6 @@ func newAnnotate(e *env) *cobra.Command {
 	f.BoolVar(&a.whole, "index", false, "annotations are of the index, also when an entry is named")
 	f.StringVar(&a.subject, "subject", "", "`REF` the image or index that this index is about; \"\" removes it")
 	f.StringVar(&a.artifactType, "artifact-type", "", "`TYPE` what the index, or the entry, is if no image")
-	e.tlsVerify(f)
 	return cmd
 }
 
@@ -184,6 +183,5 @@ func newRemove(e *env) *cobra.Command {
 			})
 		},
 	}
-	e.tlsVerify(cmd.Flags())
 	return cmd
 }

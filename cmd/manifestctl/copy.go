@@ -66,7 +66,6 @@ func (c *copyFlags) add(e *env, f *pflag.FlagSet) {
 	f.BoolVar(&c.json, "json", false, "print a report as JSON instead of the digest")
 	f.BoolVarP(&e.globals.silent, "quiet", "q", false, "no progress and no summary")
 	f.StringVar(&c.digestFile, "digestfile", "", "`FILE` write the digest to it")
-	e.tlsVerify(f)
 	// Peers' spellings.
 	f.StringVar(&c.multiArch, "multi-arch", "", "skopeo's: all, system, index-only or platforms")
 	f.BoolVar(&c.verify.src, "src-tls-verify", true, "skopeo's spelling of the opposite of --insecure=HOST")

@@ -27,7 +27,6 @@ func (t *takeFlags) add(e *env, f *pflag.FlagSet) {
 	f.BoolVar(&t.nested, "nested", false, "an index stays whole, as one entry, and is not taken apart")
 	f.BoolVar(&t.replace, "replace-platform", false, "a new image for a platform takes the place of the old one")
 	allFlag(f)
-	e.tlsVerify(f)
 }
 
 func (t *takeFlags) options() (draft.TakeOptions, error) {

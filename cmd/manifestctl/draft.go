@@ -100,21 +100,6 @@ func (p *platformFlags) patch(f *pflag.FlagSet) index.PlatformPatch {
 	return out
 }
 
-// tlsVerify accepts podman's --tls-verify.
-func (e *env) tlsVerify(f *pflag.FlagSet) {
-	f.BoolFunc("tls-verify", "podman's spelling of the opposite of --insecure", func(s string) error {
-		switch s {
-		case "true":
-			return nil
-		case "false":
-			e.globals.insecure.All = true
-			return nil
-		}
-		return usagef("--tls-verify %q: want true or false", s)
-	})
-	f.Lookup("tls-verify").Hidden = true
-}
-
 // allFlag accepts podman's --all, which is what happens anyway.
 func allFlag(f *pflag.FlagSet) {
 	f.BoolFunc("all", "podman's spelling of what is done anyway", func(s string) error {

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
@@ -25,6 +24,7 @@ type env struct {
 	size           func() (cols, rows int) // of the terminal that stderr is; 0: it is none
 
 	globals globals
+	atEnd   []func() // run when the command is over
 }
 
 // globals are the flags of every command.
@@ -32,7 +32,8 @@ type globals struct {
 	root      string
 	plainHTTP hostsValue
 	insecure  hostsValue
-	silent    bool // -q of commands that move images: no progress, no summary
+	registryFlags
+	silent bool // -q of commands that move images: no progress, no summary
 }
 
 // hostEnv is the env of this process.
@@ -82,15 +83,6 @@ func (e *env) printJSON(v any) error {
 // note writes one line for people.
 func (e *env) note(format string, a ...any) {
 	fmt.Fprintf(e.stderr, "%s\n", escape(fmt.Sprintf(format, a...)))
-}
-
-// registry is what the flags say about registries.
-func (e *env) registry() registry.Options {
-	return registry.Options{
-		PlainHTTP: e.globals.plainHTTP.Hosts,
-		Insecure:  e.globals.insecure.Hosts,
-		UserAgent: "manifestctl/" + version(),
-	}
 }
 
 // storeRoot is the store's directory: --root, MANIFESTCTL_ROOT, else the user's data directory.

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/manifestctl/manifestctl/pkg/build"
+	"github.com/manifestctl/manifestctl/pkg/credentials"
 	"github.com/manifestctl/manifestctl/pkg/draft"
 	"github.com/manifestctl/manifestctl/pkg/edit"
 	"github.com/manifestctl/manifestctl/pkg/emulate"
@@ -61,6 +62,9 @@ var exitTable = []struct {
 // errFindings is the kind of "checked, and not as it should be".
 var errFindings = errors.New("findings")
 
+// errTimeout is the end of --timeout.
+var errTimeout = errors.New("out of time")
+
 // errQuiet ends a command that has answered no: exit code 1 says it all.
 var errQuiet = errors.New("no")
 
@@ -90,7 +94,9 @@ var errorKinds = []struct {
 	{draft.ErrExists, exitConflict, "--amend adds to it, --replace makes it anew"},
 	{index.ErrDuplicate, exitFailed, "--replace-platform lets the new one take the place of the old one"},
 	{draft.ErrNotIndex, exitFailed, ""},
-	{registry.ErrDenied, exitDenied, "log in with docker or podman: their credential files are read"},
+	{registry.ErrDenied, exitDenied, "`manifestctl login` keeps credentials; those of docker and podman are read as well"},
+	{credentials.ErrNotFound, exitNotFound, ""},
+	{registry.ErrOffline, exitFailed, "take --offline away, or bring what is missing here first: `manifestctl copy`, `manifestctl load`"},
 	{registry.ErrNotFound, exitNotFound, ""},
 	{source.ErrNotFound, exitNotFound, ""},
 	{store.ErrNotFound, exitNotFound, ""},

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/manifestctl/manifestctl/pkg/credentials"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 )
 
@@ -74,5 +75,60 @@ func TestNearest(t *testing.T) {
 	} {
 		got, _ := nearest(in, commands)
 		assert.Equal(t, want, got, "%q", in)
+	}
+}
+
+func TestParseCreds(t *testing.T) {
+	for text, want := range map[string]credentials.Given{
+		"me:p":                         {User: "me", Pass: "p"},
+		"me:":                          {User: "me"},
+		"me:p=q:r":                     {User: "me", Pass: "p=q:r"},
+		"registry.example=me:p":        {Host: "registry.example", User: "me", Pass: "p"},
+		"registry.example:5000=me:p=q": {Host: "registry.example:5000", User: "me", Pass: "p=q"},
+		"localhost=me:p":               {Host: "localhost", User: "me", Pass: "p"},
+		"me:pass.word=x":               {User: "me", Pass: "pass.word=x"},
+		"[::1]:5000=me:p":              {Host: "[::1]:5000", User: "me", Pass: "p"},
+	} {
+		got, err := parseCreds(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, got, text)
+	}
+	for _, text := range []string{"", "s3cret", ":s3cret", "registry.example=s3cret"} {
+		_, err := parseCreds(text)
+		require.ErrorIs(t, err, errUsage, text)
+		assert.NotContains(t, err.Error(), "s3cret")
+	}
+}
+
+// TestBindGiven holds that a password without a host goes to one registry.
+func TestBindGiven(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		want string // "": refused
+	}{
+		"the only registry":           {[]string{"digest", "r.example/app:1"}, "r.example"},
+		"with a scheme":               {[]string{"digest", "docker://debian"}, "docker.io"},
+		"a short name is docker's":    {[]string{"digest", "debian"}, "docker.io"},
+		"a short name beside another": {[]string{"copy", "debian", "r.example:5000/debian"}, "r.example:5000"},
+		"two":                         {[]string{"copy", "a.example/x", "b.example/x"}, ""},
+		"the same twice":              {[]string{"copy", "a.example/x", "a.example/y"}, "a.example"},
+		"a layout":                    {[]string{"copy", "oci:dir.d/x", "b.example/x"}, "b.example"},
+		"a tag of a build":            {[]string{"build", "-t", "r.example/app", "."}, "r.example"},
+		"an output of a build":        {[]string{"build", "-o", "type=registry,name=r.example/app", "."}, "r.example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := newRoot(testEnv(nil))
+			cmd, rest, err := root.Find(tc.args)
+			require.NoError(t, err)
+			require.NoError(t, cmd.ParseFlags(rest))
+			given := []credentials.Given{{User: "me", Pass: "p"}}
+			err = bindGiven(given, cmd, cmd.Flags().Args())
+			if tc.want == "" {
+				require.ErrorIs(t, err, errUsage)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, tc.want, given[0].Host)
+		})
 	}
 }

@@ -28,6 +28,11 @@ func run(ctx context.Context, e *env, args []string) int {
 	root.SetIn(e.stdin)
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
+	defer func() {
+		for _, f := range e.atEnd {
+			f()
+		}
+	}()
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0

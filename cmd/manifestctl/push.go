@@ -53,7 +53,6 @@ func newPush(e *env) *cobra.Command {
 	f.StringVar(&p.ifMatch, "if-match", "", "`DIGEST|none` only if the tag points at this, or does not exist; else exit code 5")
 	f.BoolVarP(&p.quiet, "quiet", "q", false, "do not tell what was moved")
 	allFlag(f)
-	e.tlsVerify(f)
 	return cmd
 }
 

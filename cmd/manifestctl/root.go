@@ -28,8 +28,8 @@ func newRoot(e *env) *cobra.Command {
 
 	f := root.PersistentFlags()
 	f.StringVar(&e.globals.root, "root", "", "`DIR` the store (default $MANIFESTCTL_ROOT, else $XDG_DATA_HOME/manifestctl)")
-	hostsVar(f, &e.globals.plainHTTP, "plain-http", "`HOST,...` speak http to these hosts, or to all without a value; loopback needs no flag")
-	hostsVar(f, &e.globals.insecure, "insecure", "`HOST,...` do not verify TLS of these hosts, or of any without a value")
+	e.addRegistryFlags(f)
+	root.PersistentPreRunE = e.prepare
 
 	root.AddCommand(
 		newAdd(e),
@@ -49,6 +49,8 @@ func newRoot(e *env) *cobra.Command {
 		newFlatten(e),
 		newInspect(e),
 		newLint(e),
+		newLogin(e),
+		newLogout(e),
 		newLs(e),
 		newPush(e),
 		newRebase(e),

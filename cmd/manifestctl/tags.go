@@ -58,7 +58,6 @@ func newTags(e *env) *cobra.Command {
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON list")
 	cmd.Flags().BoolP("omit-digest-tags", "O", true, "crane's spelling of what is done anyway")
 	cmd.Flags().Lookup("omit-digest-tags").Hidden = true
-	e.tlsVerify(cmd.Flags())
 	return cmd
 }
 
@@ -106,7 +105,6 @@ func newTag(e *env) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&ifMatch, "if-match", "", "`DIGEST|none` only if the tag points at this, or does not exist; else exit code 5")
-	e.tlsVerify(cmd.Flags())
 	return cmd
 }
 
@@ -175,6 +173,5 @@ func newDelete(e *env) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "delete a manifest that tags reach, and break them")
 	cmd.Flags().BoolVarP(&ignore, "ignore", "i", false, "it is no error when there is nothing to delete")
-	e.tlsVerify(cmd.Flags())
 	return cmd
 }
