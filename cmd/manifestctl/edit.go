@@ -49,7 +49,6 @@ func (d *editFlags) add(e *env, f *pflag.FlagSet) {
 	f.BoolVar(&d.referrers, "referrers", true, "what refers to an image refers to what it becomes")
 	f.StringArrayVar(&d.tags, "create", nil, "regctl's spelling of --tag")
 	f.Lookup("create").Hidden = true
-	e.tlsVerify(f)
 }
 
 // parse makes options, source and destinations of the flags.
