@@ -62,6 +62,7 @@ func newRoot(e *env) *cobra.Command {
 		newStore(e),
 		newTag(e),
 		newTags(e),
+		newVerify(e),
 		newVersion(e),
 	)
 	root.InitDefaultHelpCmd()

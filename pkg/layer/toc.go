@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"io"
@@ -54,9 +55,33 @@ type Limits struct {
 // ReadTOC reads a whole uncompressed tar from r, checks every rule of the group
 // "layers" (ROBUSTNESS.md a) and returns its table. The digest is computed on the way.
 func ReadTOC(ctx context.Context, r io.Reader, lim Limits) (*TOC, error) {
+	return Scan(ctx, r, ScanOptions{Limits: lim})
+}
+
+// ScanOptions tunes Scan. The zero value reads the table only.
+type ScanOptions struct {
+	Limits Limits
+	// DiffID is the digest of what is read when the caller's reader verifies it already; it is not computed again then.
+	DiffID digest.Digest
+	// Visit is called for every entry, in order, and for a regular file with its data as it is in the archive: of a sparse file
+	// the pieces only. Both are valid until it returns. What it leaves unread is skipped.
+	Visit func(e *Entry, packed Packed) error
+}
+
+// Packed is the data of a file in an archive. WriteTo hands out pieces of the buffer without copying them.
+type Packed interface {
+	io.Reader
+	io.WriterTo
+}
+
+// Scan is ReadTOC that shows the files' data on the way.
+func Scan(ctx context.Context, r io.Reader, o ScanOptions) (*TOC, error) {
 	h := sha256.New()
-	s := newScanner(ctx, r, h, lim)
-	t := &TOC{}
+	s := newScanner(ctx, r, h, o.Limits)
+	if o.DiffID != "" {
+		s.m.hash = nil
+	}
+	t := &TOC{DiffID: o.DiffID}
 	for {
 		e, err := s.next()
 		if err == io.EOF {
@@ -66,9 +91,20 @@ func ReadTOC(ctx context.Context, r io.Reader, lim Limits) (*TOC, error) {
 			return nil, err
 		}
 		t.Entries = append(t.Entries, *e)
+		if o.Visit != nil {
+			var data Packed
+			if e.Type == tar.TypeReg && !e.Whiteout && !e.Opaque {
+				data = (*packedReader)(s)
+			}
+			if err := o.Visit(&s.cur, data); err != nil {
+				return nil, s.fail(err)
+			}
+		}
 	}
 	t.Size = s.m.read
-	t.DiffID = digest.NewDigest(digest.SHA256, h)
+	if o.DiffID == "" {
+		t.DiffID = digest.NewDigest(digest.SHA256, h)
+	}
 	return t, nil
 }
 
