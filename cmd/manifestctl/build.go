@@ -39,6 +39,7 @@ type buildFlags struct {
 	progress    string
 	quiet       bool
 	verify      string
+	allow       []string
 	provenance  string
 	sbom        string
 }
@@ -63,7 +64,8 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&b.metadata, "metadata-file", "", "`FILE` write what was built to it: JSON with buildx's keys")
 	f.StringVar(&b.progress, "progress", "auto", "`MODE` how progress is shown: auto, plain, tty, quiet or rawjson (default $BUILDKIT_PROGRESS, else auto)")
 	f.BoolVarP(&b.quiet, "quiet", "q", false, "show no progress, only the digest")
-	f.StringVar(&b.verify, "verify", "off", "`MODE` check that contents match their platform: only off so far")
+	f.StringVar(&b.verify, "verify", "error", "`MODE` what to do when contents are not of their platform: error, warn or off")
+	allowFlag(f, &b.allow)
 	f.StringVar(&b.provenance, "provenance", "false", "`MODE` attach provenance: only false so far")
 	f.StringVar(&b.sbom, "sbom", "false", "`MODE` attach an SBOM: only false so far")
 }
@@ -223,19 +225,15 @@ func (b *buildFlags) request(e *env, dir string) (req build.Request, err error) 
 		}
 		req.Tags = append(req.Tags, tag)
 	}
+	if req.Allow, err = parseAllows(b.allow); err != nil {
+		return req, err
+	}
 	req.Outputs, err = b.parseOutputs(len(req.Tags) > 0)
 	return req, err
 }
 
 // attestations refuses what later versions attach.
 func (b *buildFlags) attestations() error {
-	switch b.verify {
-	case "off":
-	case "warn", "error":
-		return usagef("--verify=%s is not supported yet", b.verify).withHint("only --verify=off is")
-	default:
-		return usagef("--verify %q: want off, warn or error", b.verify)
-	}
 	for flag, value := range map[string]string{"provenance": b.provenance, "sbom": b.sbom} {
 		if value != "false" {
 			return usagef("--%s=%s is not supported yet", flag, value).withHint("only --%s=false is", flag)
@@ -285,6 +283,9 @@ func (b *buildFlags) options(e *env) (build.Options, error) {
 	}
 	if b.parallel < 0 {
 		return o, usagef("--parallel %d: want a positive number", b.parallel)
+	}
+	if o.Verify, err = verifyMode(b.verify); err != nil {
+		return o, err
 	}
 	o.Parallel, o.NoCache, o.KeepGoing, o.Pull = b.parallel, b.noCache, b.keepGoing, b.pull
 	o.Registry, o.Environ, o.Stdout = e.registry(), e.getenv, e.stdout

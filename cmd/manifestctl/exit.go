@@ -88,6 +88,7 @@ var errorKinds = []struct {
 	{edit.ErrInvalid, exitUsage, ""},
 	{transfer.ErrInvalid, exitUsage, ""},
 	{errFindings, exitFindings, ""},
+	{build.ErrFindings, exitFindings, "--allow PATH-GLOB=PLATFORM makes an exception; --verify=warn only tells"},
 	{transfer.ErrConflict, exitConflict, ""},
 	{store.ErrConflict, exitConflict, ""},
 	{tags.ErrInUse, exitConflict, "--force deletes it all the same"},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/manifestctl/manifestctl/internal/testexe"
 	"github.com/manifestctl/manifestctl/pkg/build"
 )
 
@@ -41,6 +42,7 @@ func TestScript(t *testing.T) {
 			"exitcode":     exitCodeIs,
 			"busybox":      copyBusybox,
 			"damage":       damage,
+			"elf":          makeELF,
 			"fileenv":      fileEnv,
 			"sigtag":       sigTag,
 
@@ -227,4 +229,12 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	case <-time.After(30 * time.Second):
 		ts.Fatalf("serve does not say where it listens")
 	}
+}
+
+// makeELF writes a small program for a machine: elf ARCH FILE.
+func makeELF(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: elf ARCH FILE")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(testexe.Exec(args[0])), 0o755))
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/manifestctl/manifestctl/pkg/build"
 	"github.com/manifestctl/manifestctl/pkg/facts"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
@@ -72,6 +73,19 @@ func parseAllows(list []string) ([]verify.Allow, error) {
 		out = append(out, a)
 	}
 	return out, nil
+}
+
+// verifyMode reads --verify.
+func verifyMode(s string) (build.VerifyMode, error) {
+	switch s {
+	case "error":
+		return build.VerifyError, nil
+	case "warn":
+		return build.VerifyWarn, nil
+	case "off":
+		return build.VerifyOff, nil
+	}
+	return "", usagef("--verify %q: want error, warn or off", s)
 }
 
 func verifyRuleText() string {

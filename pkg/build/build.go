@@ -16,6 +16,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
+	"github.com/manifestctl/manifestctl/pkg/verify"
 )
 
 // Request is what to build and where it goes.
@@ -31,6 +32,7 @@ type Request struct {
 	Epoch       *int64            // SOURCE_DATE_EPOCH, seconds
 	Labels      map[string]string // --label
 	Annotations map[string]string // --annotation, of the index and its manifests
+	Allow       []verify.Allow    // --allow: contents that may be of another platform, beside the spec's
 }
 
 // SecretSource says where a secret's bytes are.
@@ -44,6 +46,7 @@ type Options struct {
 	Parallel    int // steps at once over all platforms; 0 means NumCPU
 	NoCache     bool
 	KeepGoing   bool // go on with other platforms after one failed
+	Verify      VerifyMode
 	Pull        bool // ask the registry again for tags that are known
 	Registry    registry.Options
 	Emulators   map[string]string   // architecture → path

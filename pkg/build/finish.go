@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/facts"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/image"
 	"github.com/manifestctl/manifestctl/pkg/index"
@@ -23,6 +24,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/verify"
 	"github.com/manifestctl/manifestctl/pkg/worker/local"
 )
 
@@ -34,6 +36,8 @@ type finisher struct {
 	results  []solve.Result // of build.Targets
 	parallel int
 	epoch    *int64
+	verify   VerifyMode
+	allow    []verify.Allow
 	events   event.Sink
 }
 
@@ -67,6 +71,11 @@ func (f *finisher) write(ctx context.Context, plans []plan) (Result, error) {
 				return Result{}, err
 			}
 			made[form] = product
+			if i == 0 { // contents are the same in all forms
+				if err := f.gate(ctx, product.Images); err != nil {
+					return Result{}, err
+				}
+			}
 		}
 		product.Names = p.names
 		if len(product.Names) == 0 && p.spec.Type == "image" && !p.spec.Push {
@@ -226,6 +235,9 @@ func (f *finisher) layer(ctx context.Context, l solve.Layer, form form) (image.L
 	desc, err := f.compress(ctx, l, form.compression, mediaType)
 	if err != nil {
 		return image.Layer{}, fmt.Errorf("compressing layer %s: %w", l.DiffID, err)
+	}
+	if err := (facts.Cache{Store: f.store}).PutUnpacked(desc.Digest, l.DiffID); err != nil {
+		return image.Layer{}, err
 	}
 	data, err := json.Marshal(desc)
 	if err != nil {

@@ -69,7 +69,7 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err != nil {
 		return Result{}, err
 	}
-	f := &finisher{store: st, worker: w, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, events: o.Events}
+	f := &finisher{store: st, worker: w, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, events: o.Events}
 	return f.write(ctx, plans)
 }
 

@@ -8,6 +8,13 @@ type Build struct {
 	IndexAnnotations map[string]string
 	Contexts         map[string]string // name → directory on this machine
 	Warnings         []string          // "rootfs.yaml:3:1: ..."
+	Allow            []Allow           // exceptions from the check of contents
+}
+
+// Allow is an exception: files at Path may be of Platform as well.
+type Allow struct {
+	Path     string // a pattern, ** for any depth
+	Platform string // a pattern of platforms, or "any"
 }
 
 // Target is the image of one platform.

@@ -1,8 +1,11 @@
 package spec
 
 import (
+	"errors"
+	"path"
 	"strings"
 
+	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 )
 
@@ -24,7 +27,45 @@ var documentObject = object[document]{"the spec", []field[document]{
 			annotationsObject.decode(d, n, &v.annotations)
 		}
 	}},
+	{"verify", func(d *decoder, v *document, n *node) {
+		if n.kind != kindNull {
+			verifyObject.decode(d, n, v)
+		}
+	}},
 }}
+
+var verifyObject = object[document]{"verify", []field[document]{
+	{"allow", func(d *decoder, v *document, n *node) {
+		d.pairs(n, "verify.allow", func(k, val *node) {
+			t := d.scalar(val, "the platform of "+k.text)
+			if !t.set() {
+				return
+			}
+			if problem := checkAllow(k.text, t.s); problem != nil {
+				d.r.at(k, `write PATTERN: OS/ARCH or PATTERN: any`, "the exception %q: %v", clean(k.text), problem)
+				return
+			}
+			v.allow = append(v.allow, graph.Allow{Path: k.text, Platform: t.s})
+		})
+	}},
+}}
+
+// checkAllow reports a pattern of paths or of platforms that is none.
+func checkAllow(pattern, platforms string) error {
+	if strings.Trim(pattern, "/") == "" {
+		return errors.New("it names no file")
+	}
+	for c := range strings.SplitSeq(pattern, "/") {
+		if _, err := path.Match(c, ""); err != nil {
+			return err
+		}
+	}
+	if platforms == "any" {
+		return nil
+	}
+	_, err := platform.Match(platforms, platform.Platform{OS: "linux", Arch: "amd64"})
+	return err
+}
 
 var stageObject = object[stage]{"a stage", []field[stage]{
 	{"from", func(d *decoder, v *stage, n *node) { v.from = d.from(n) }},

@@ -16,6 +16,7 @@ type document struct {
 	steps       []*step
 	config      config
 	annotations annotations
+	allow       []graph.Allow
 }
 
 // arg is one declared build argument.

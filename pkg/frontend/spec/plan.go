@@ -79,6 +79,7 @@ func (p *planner) build(d *decoder) *graph.Build {
 		}
 	}
 	b.IndexAnnotations = p.indexAnnotations()
+	b.Allow = p.doc.allow
 	for name := range p.used {
 		b.Contexts[name] = p.dirs[name]
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/manifestctl/manifestctl/pkg/facts"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/store"
@@ -29,10 +30,11 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 
 	pr, pw := io.Pipe()
 	var toc *layer.TOC
+	var said *facts.Layer
 	read := make(chan error, 1)
 	go func() {
 		var err error
-		toc, err = layer.ReadTOC(ctx, pr, layer.Limits{})
+		toc, said, err = facts.Read(ctx, pr, facts.Options{})
 		pr.CloseWithError(err)
 		read <- err
 	}()
@@ -52,8 +54,14 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 	if err := w.putTOC(toc); err != nil {
 		return solve.Layer{}, err
 	}
+	if err := w.facts().PutFacts(said); err != nil {
+		return solve.Layer{}, err
+	}
 	return solve.Layer{DiffID: desc.Digest, Size: desc.Size}, nil
 }
+
+// facts keeps what the files of layers say, gathered in the pass that makes or pulls them.
+func (w *Worker) facts() facts.Cache { return facts.Cache{Store: w.o.Store} }
 
 const tocKind = "toc"
 

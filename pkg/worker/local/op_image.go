@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/manifestctl/manifestctl/pkg/facts"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -94,7 +95,7 @@ func (w *Worker) pull(ctx context.Context, img source.Image, desc ocispec.Descri
 		_, err := w.toc(ctx, l)
 		return l, err
 	}
-	toc, err := w.fetch(ctx, img, desc)
+	toc, said, err := w.fetch(ctx, img, desc)
 	if err != nil {
 		return solve.Layer{}, fmt.Errorf("layer %s: %w", desc.Digest, err)
 	}
@@ -102,39 +103,39 @@ func (w *Worker) pull(ctx context.Context, img source.Image, desc ocispec.Descri
 		return solve.Layer{}, fmt.Errorf("layer %s unpacks to %s, but the config says %s: %w", desc.Digest, toc.DiffID, diffID, store.ErrCorrupt)
 	}
 	l.Size = toc.Size
-	return l, w.putTOC(toc)
+	return l, errors.Join(w.putTOC(toc), w.facts().PutFacts(said), w.facts().PutUnpacked(desc.Digest, diffID))
 }
 
 // fetch stores a layer's bytes while reading its table of contents from them.
-func (w *Worker) fetch(ctx context.Context, img source.Image, desc ocispec.Descriptor) (_ *layer.TOC, err error) {
+func (w *Worker) fetch(ctx context.Context, img source.Image, desc ocispec.Descriptor) (_ *layer.TOC, _ *facts.Layer, err error) {
 	blob, err := img.Blob(ctx, desc)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
 	in, err := w.o.Store.Ingest(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer in.Abort()
 	tee := io.TeeReader(blob, in)
 	tar, err := layer.DecompressLayer(ctx, tee, desc.MediaType, layer.Limits{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	toc, err := layer.ReadTOC(ctx, tar, layer.Limits{})
+	toc, said, err := facts.Read(ctx, tar, facts.Options{})
 	if err := errors.Join(err, tar.Close()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if _, err := io.Copy(io.Discard, tee); err != nil { // to EOF, where the source verifies
-		return nil, err
+		return nil, nil, err
 	}
 	got, err := in.Commit(ctx, desc.MediaType)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if got.Digest != desc.Digest {
-		return nil, fmt.Errorf("received %s: %w", got.Digest, store.ErrCorrupt)
+		return nil, nil, fmt.Errorf("received %s: %w", got.Digest, store.ErrCorrupt)
 	}
-	return toc, nil
+	return toc, said, nil
 }
