@@ -23,6 +23,7 @@ func newInspect(e *env) *cobra.Command {
 			"REF is HOST[:PORT]/REPO[:TAG][@DIGEST], store:NAME[:TAG], oci:DIR[:TAG][@DIGEST], oci-archive:FILE[:TAG] or\n" +
 			"docker-archive:FILE[:TAG].",
 		Example: "  manifestctl inspect localhost:5000/hello:1.0\n" +
+			"  manifestctl inspect --tree localhost:5000/hello:1.0\n" +
 			"  manifestctl inspect --raw oci:hello | sha256sum\n" +
 			"  manifestctl inspect --format '{{json .Manifest.Digest}}' store:hello:1.0\n" +
 			"  manifestctl inspect --platform linux/arm64 --format '{{.Architecture}}' localhost:5000/hello:1.0",
@@ -48,6 +49,7 @@ func newInspect(e *env) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&o.Raw, "raw", false, "the exact bytes of the manifest or index")
+	cmd.Flags().BoolVar(&o.Tree, "tree", false, "everything it leads to: nested indexes, attestations, artifacts, layers, sizes, all annotations")
 	cmd.Flags().StringVar(&o.Format, "format", "", "`FORMAT` json, or a Go template with .Name, .Manifest and .Image")
 	cmd.Flags().StringVar(&want, "platform", "", "`OS/ARCH[/VARIANT]` the image that a client of this platform gets; local is this machine")
 	return cmd

@@ -38,6 +38,7 @@ var _ Opener = (*source.Opener)(nil)
 type Options struct {
 	Raw      bool              // the exact bytes of the manifest or index
 	Format   string            // "" or "table", "json", or a Go template over .Name, .Manifest and .Image
+	Tree     bool              // everything it leads to, nested, with all annotations; as text or JSON
 	Platform platform.Platform // zero: all; else the image of an index that a client of this platform gets
 }
 
@@ -58,6 +59,7 @@ type Result struct {
 
 // Image is one platform's image.
 type Image struct {
+	Tree     bool              // everything it leads to, nested, with all annotations; as text or JSON
 	Platform platform.Platform // zero when it cannot be told
 	Desc     ocispec.Descriptor
 	Size     int64     // of all layers as they are transferred, bytes
@@ -120,6 +122,12 @@ func (o Options) renderer() (renderer, error) {
 	switch {
 	case o.Raw && o.Format != "":
 		return nil, fmt.Errorf("%w: raw bytes and the format %q exclude each other: leave one out", ErrFormat, o.Format)
+	case o.Tree && (o.Raw || o.Format != "" && o.Format != "json" && o.Format != "table"):
+		return nil, fmt.Errorf("%w: a tree is text or json", ErrFormat)
+	case o.Tree && o.Format == "json":
+		return renderTreeJSON, nil
+	case o.Tree:
+		return renderTree, nil
 	case o.Raw:
 		return func(_ context.Context, r *reader) error {
 			r.res.out = r.res.Raw
