@@ -44,6 +44,7 @@ func newRoot(e *env) *cobra.Command {
 		newMutate(e),
 		newDoctor(e),
 		newDelete(e),
+		newDiff(e),
 		newDigest(e),
 		newExists(e),
 		newFlatten(e),

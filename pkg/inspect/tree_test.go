@@ -15,7 +15,7 @@ import (
 
 // forest is an index with everything that an index can have.
 func forest() testimage.Content {
-	layer := testimage.Layer(testimage.File("a", "b")).Gzip()
+	layer := testimage.Layer(testimage.File("a", "b"))
 	amd := testimage.ImageWith(testimage.ImageOptions{Annotations: map[string]string{"manifest": "\x1b[31mred"}}, "linux/amd64", layer)
 	amd.Desc.Annotations = map[string]string{"entry": "1"}
 	attestation := testimage.Image("unknown/unknown", layer)
