@@ -25,7 +25,11 @@ const draftText = "A draft is an index in the store under its name: one that `cr
 // withDrafts opens the store and its drafts for the time of f.
 func (e *env) withDrafts(ctx context.Context, o store.Options, f func(*draft.Drafts) error) error {
 	return e.withStore(ctx, o, func(st *store.Store) error {
-		client := registry.New(e.registry())
+		o := e.registry()
+		var done func()
+		o.Events, done = e.transferProgress()
+		defer done()
+		client := registry.New(o)
 		defer client.Close()
 		return f(&draft.Drafts{Store: st, Opener: &source.Opener{Store: st, Registry: client}})
 	})

@@ -45,6 +45,7 @@ func (d *editFlags) add(e *env, f *pflag.FlagSet) {
 	f.StringArrayVarP(&d.annotations, "annotation", "a", nil, "`[LEVEL[[PLATFORM]]:]KEY=VALUE` LEVEL is manifest (default), index, index-descriptor or manifest-descriptor; may be repeated")
 	f.StringArrayVar(&d.remove, "remove-annotation", nil, "`[LEVEL[[PLATFORM]]:]KEY` take one away; may be repeated")
 	f.StringVar(&d.form, "format", "", "`oci|docker` of manifests and index (default what they are)")
+	f.BoolVarP(&e.globals.silent, "quiet", "q", false, "no progress and no summary")
 	f.StringVar(&d.metadata, "metadata-file", "", "`FILE` write digest and descriptor as JSON")
 	f.BoolVar(&d.referrers, "referrers", true, "what refers to an image refers to what it becomes")
 	f.StringArrayVar(&d.tags, "create", nil, "regctl's spelling of --tag")
@@ -284,7 +285,7 @@ func words(flag string, values []string) ([]string, error) {
 func newMutate(e *env) *cobra.Command {
 	var d editFlags
 	var c configFlags
-	var layers []string
+	var layers, gone []string
 	cmd := &cobra.Command{
 		Use:   "mutate [flags] REF -t NEW",
 		Short: "Change config and annotations of an image, or of every image of an index",
@@ -299,6 +300,9 @@ func newMutate(e *env) *cobra.Command {
 				return err
 			}
 			return e.edited(cmd.Context(), &d, args[0], nil, func(env transfer.Env, src ref.Ref, names []ref.Ref, o edit.Options) (edit.Result, error) {
+				if o.Remove, err = entriesNamed(gone); err != nil {
+					return edit.Result{}, err
+				}
 				if len(layers) > 0 {
 					return edit.Append(cmd.Context(), env, src, names, layers, edit.AppendOptions{Options: o, Change: change})
 				}
@@ -309,8 +313,22 @@ func newMutate(e *env) *cobra.Command {
 	f := cmd.Flags()
 	d.add(e, f)
 	f.StringArrayVar(&layers, "append", nil, "`LAYER.tar` add a layer too; may be repeated")
+	f.StringSliceVar(&gone, "remove", nil, "`PLATFORM|DIGEST,...` leave entries out of the index, with their attestations")
 	c.add(f)
 	return cmd
+}
+
+// entriesNamed reads what of an index is left out.
+func entriesNamed(values []string) ([]edit.Entry, error) {
+	out := make([]edit.Entry, 0, len(values))
+	for _, v := range values {
+		e, err := edit.ParseEntry(v)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
 }
 
 // compressionFlag is how layers that are made are compressed.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +23,7 @@ func newInspect(e *env) *cobra.Command {
 		Short: "Print an index or image and its platforms",
 		Long: "inspect prints what REF names: a table of its platforms, its exact bytes, or what a template makes of it.\n\n" +
 			"REF is HOST[:PORT]/REPO[:TAG][@DIGEST], store:NAME[:TAG], oci:DIR[:TAG][@DIGEST], oci-archive:FILE[:TAG] or\n" +
-			"docker-archive:FILE[:TAG].",
+			"docker-archive:FILE[:TAG]. A name without a registry's host means the store when it is there, as for drafts.",
 		Example: "  manifestctl inspect localhost:5000/hello:1.0\n" +
 			"  manifestctl inspect --tree localhost:5000/hello:1.0\n" +
 			"  manifestctl inspect --raw oci:hello | sha256sum\n" +
@@ -34,6 +36,9 @@ func newInspect(e *env) *cobra.Command {
 				return err
 			}
 			if o.Platform, err = parsePlatform(want); err != nil {
+				return err
+			}
+			if r, err = e.draftOr(r, args[0]); err != nil {
 				return err
 			}
 			return e.withOpener(cmd.Context(), r, func(opener *source.Opener) error {
@@ -51,8 +56,35 @@ func newInspect(e *env) *cobra.Command {
 	cmd.Flags().BoolVar(&o.Raw, "raw", false, "the exact bytes of the manifest or index")
 	cmd.Flags().BoolVar(&o.Tree, "tree", false, "everything it leads to: nested indexes, attestations, artifacts, layers, sizes, all annotations")
 	cmd.Flags().StringVar(&o.Format, "format", "", "`FORMAT` json, or a Go template with .Name, .Manifest and .Image")
-	cmd.Flags().StringVar(&want, "platform", "", "`OS/ARCH[/VARIANT]` the image that a client of this platform gets; local is this machine")
+	cmd.Flags().BoolVarP(&o.Tree, "verbose", "v", false, "docker's spelling of --tree")
+	hide(cmd.Flags(), "verbose")
+	e.tlsVerify(cmd.Flags())
+	cmd.Flags().StringVarP(&want, "platform", "p", "", "`OS/ARCH[/VARIANT]` the image that a client of this platform gets; local is this machine")
 	return cmd
+}
+
+// draftOr is the store's image of a short name, when there is one: what "create app:1.0" made is inspected as "app:1.0".
+func (e *env) draftOr(r ref.Ref, text string) (ref.Ref, error) {
+	first, _, slash := strings.Cut(text, "/")
+	if r.Kind != ref.Registry || r.Digest != "" || strings.HasPrefix(text, "docker://") || slash && strings.ContainsAny(first, ".:") || first == "localhost" {
+		return r, nil
+	}
+	local, err := draftRef(r)
+	if err != nil {
+		return r, err
+	}
+	there, err := e.hasStore()
+	if err != nil || !there {
+		return r, err
+	}
+	err = e.withStore(context.Background(), store.Options{ReadOnly: true}, func(st *store.Store) error {
+		_, err := st.GetRef(local.Familiar())
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return r, nil
+	}
+	return local, err
 }
 
 // parsePlatform reads one platform; "" is none.

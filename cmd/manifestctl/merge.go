@@ -5,8 +5,10 @@ import (
 	"io"
 	"os"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
@@ -16,7 +18,9 @@ type mergeFlags struct {
 	transferFlags
 	tags          []string
 	annotations   []string
-	file          string
+	files         []string
+	subject       string
+	byDigest      bool
 	template      string
 	format        string
 	metadata      string
@@ -50,11 +54,18 @@ func newMerge(e *env) *cobra.Command {
 	f.BoolVar(&m.options.Replace, "replace-platform", false, "an image takes the place of another for its platform")
 	f.BoolVar(&m.options.Nested, "nested", false, "an index among the sources stays one")
 	f.StringArrayVar(&m.annotations, "annotation", nil, "`[LEVEL[[PLATFORM]]:]KEY=VALUE` LEVEL is index (default), manifest, index-descriptor or manifest-descriptor; repeatable")
-	f.StringVarP(&m.file, "file", "f", "", "`FILE` names and sources as manifest-tool's YAML has them; - is stdin")
+	f.StringArrayVarP(&m.files, "file", "f", nil, "`FILE` names and sources as manifest-tool's YAML has them, or a descriptor as JSON; - is stdin; repeatable")
+	f.StringVar(&m.subject, "subject", "", "`REF` the image or index that the new one is about")
+	f.StringVar(&m.options.Type, "artifact-type", "", "`TYPE` what the index is if not one of images")
+	f.BoolVar(&m.byDigest, "by-digest", false, "push without a tag; the digest names it")
 	f.StringVar(&m.template, "template", "", "`NAME` a source for each --platform: OS, ARCH and VARIANT in it are replaced")
 	f.BoolVar(&m.ignoreMissing, "ignore-missing", false, "leave out sources that do not exist")
 	f.BoolVar(&m.preferIndex, "prefer-index", true, "make an index of a lone image; =false copies it as it is")
 	f.StringVar(&m.format, "format", "", "`oci|docker` of the index (default what the sources are)")
+	f.StringVarP(&m.format, "media-type", "m", "", "regctl's spelling of --format")
+	hide(f, "media-type")
+	e.tlsVerify(f)
+	f.BoolVarP(&e.globals.silent, "quiet", "q", false, "no progress and no summary")
 	f.StringVar(&m.metadata, "metadata-file", "", "`FILE` write digest and descriptor as JSON")
 	return cmd
 }
@@ -72,7 +83,27 @@ func (m *mergeFlags) run(e *env, cmd *cobra.Command, args []string) error {
 	if m.options.DryRun {
 		writes = nil
 	}
+	var subject *ref.Ref
+	if m.subject != "" {
+		r, err := ref.Parse(m.subject)
+		if err != nil {
+			return err
+		}
+		subject = &r
+		reads = append(reads, r)
+	}
 	return e.withTransfer(cmd.Context(), reads, writes, func(env transfer.Env) error {
+		if subject != nil {
+			img, err := env.Opener().Open(cmd.Context(), *subject)
+			if err != nil {
+				return err
+			}
+			root := img.Root()
+			m.options.Subject = &root
+			if err := img.Close(); err != nil {
+				return err
+			}
+		}
 		done, err := transfer.Merge(cmd.Context(), env, names, sources, m.options)
 		if err != nil {
 			return err
@@ -96,8 +127,8 @@ func (m *mergeFlags) parse(e *env, args []string) (names []ref.Ref, sources []tr
 	}
 	m.options.Single = !m.preferIndex
 	switch m.format {
-	case "", "oci":
-	case "docker", "v2s2":
+	case "", "oci", ocispec.MediaTypeImageIndex:
+	case "docker", "v2s2", index.MediaTypeDockerList:
 		m.options.Docker = true
 	default:
 		return nil, nil, usagef("--format %q: want oci or docker", m.format)
@@ -116,14 +147,23 @@ func (m *mergeFlags) parse(e *env, args []string) (names []ref.Ref, sources []tr
 		}
 		names = append(names, r)
 	}
-	if m.file != "" {
-		raw, err := m.readFile(e)
+	for _, file := range m.files {
+		raw, err := readInput(e, file)
 		if err != nil {
 			return nil, nil, err
 		}
+		if len(names) > 0 {
+			if s, ok, err := transfer.ParseDescriptor(raw, names[0]); ok {
+				if err != nil {
+					return nil, nil, usagef("--file %s: %w", file, err)
+				}
+				sources = append(sources, s)
+				continue
+			}
+		}
 		to, from, err := transfer.ParseMergeFile(raw)
 		if err != nil {
-			return nil, nil, usagef("--file %s: %w", m.file, err)
+			return nil, nil, usagef("--file %s: %w", file, err)
 		}
 		if len(names) == 0 { // -t says better where
 			names = to
@@ -147,6 +187,14 @@ func (m *mergeFlags) parse(e *env, args []string) (names []ref.Ref, sources []tr
 		}
 		sources = append(sources, transfer.MergeSource{Ref: r})
 	}
+	if m.byDigest {
+		for i, n := range names {
+			if n.Kind != ref.Registry {
+				return nil, nil, usagef("--by-digest: %s is not in a registry", n)
+			}
+			names[i] = n.WithTag("")
+		}
+	}
 	if len(sources) == 0 {
 		return nil, nil, usagef("there is no source: name images or indexes to merge").withHint("usage: %s", useLine(newMerge(e)))
 	}
@@ -156,15 +204,16 @@ func (m *mergeFlags) parse(e *env, args []string) (names []ref.Ref, sources []tr
 	return names, sources, nil
 }
 
-func (m *mergeFlags) readFile(e *env) ([]byte, error) {
-	if m.file == "-" {
+// readInput reads a file that is given on the command line.
+func readInput(e *env, name string) ([]byte, error) {
+	if name == "-" {
 		raw, err := io.ReadAll(io.LimitReader(e.stdin, 2<<20))
 		if err != nil {
 			return nil, fmt.Errorf("reading the standard input: %w", err)
 		}
 		return raw, nil
 	}
-	raw, err := os.ReadFile(m.file)
+	raw, err := os.ReadFile(name)
 	if err != nil {
 		return nil, usagef("--file: %w", err)
 	}

@@ -33,6 +33,7 @@ func newPush(e *env) *cobra.Command {
 			"  manifestctl push -p app:1.0 registry.example/app:1.0 registry.example/app:latest",
 		Args: positional(1, 1<<20, "LIST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			e.globals.silent = p.quiet
 			list, err := listName(args[0])
 			if err != nil {
 				return err

@@ -37,7 +37,8 @@ func (e *env) withTransfer(ctx context.Context, reads, writes []ref.Ref, f func(
 	})
 }
 
-// transferProgress shows what moves when stderr is a terminal, and warnings always. done ends it.
+// transferProgress shows what moves: on a terminal all of it, else a line now and then when it takes long; and warnings always.
+// done ends it.
 func (e *env) transferProgress() (_ event.Sink, done func()) {
 	if cols, _ := e.size(); cols > 0 && !e.globals.silent {
 		if term := e.getenv("TERM"); term != "" && term != "dumb" {
@@ -45,11 +46,15 @@ func (e *env) transferProgress() (_ event.Sink, done func()) {
 			return d.Sink(), d.Close
 		}
 	}
+	m := newMovement(e, nil)
 	return func(ev event.Event) {
 		if ev.Kind == event.Warning {
 			e.note("warning: %s", ev.Text)
 		}
-	}, func() {}
+		if !e.globals.silent {
+			m.event(ev)
+		}
+	}, m.close
 }
 
 func inStore(refs []ref.Ref) bool {
@@ -69,7 +74,7 @@ type transferFlags struct {
 }
 
 func (t *transferFlags) add(f *pflag.FlagSet) {
-	f.StringSliceVar(&t.platforms, "platform", nil, "`OS/ARCH[/VARIANT],...` these only")
+	f.StringSliceVarP(&t.platforms, "platform", "p", nil, "`OS/ARCH[/VARIANT],...` these only")
 	f.IntVarP(&t.options.Concurrency, "concurrency", "j", 0, "`N` transfers at once (default 32)")
 	f.IntVar(&t.options.Concurrency, "jobs", 0, "crane's spelling of --concurrency")
 	f.Lookup("jobs").Hidden = true

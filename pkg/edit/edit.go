@@ -37,9 +37,25 @@ type Options struct {
 	transfer.Options                       // of the transfer; Platforms: these images only, and the others stay in the index as they are
 	Annotations      []transfer.Annotation // of index, manifests and entries
 	Unannotate       []transfer.Annotation // the same, taken away; values do not count
+	Remove           []Entry               // entries of the index that are left out, with their attestations
 	Form             Form                  // of index and manifests
 	Spool            string                // where layers are unpacked to; "" is the system's place for temporary files
 	NoReferrers      bool                  // what refers to an image that is changed stays with the old one
+}
+
+// Entry names an entry of an index: by its digest, or the platform it is for.
+type Entry struct {
+	Digest   digest.Digest
+	Platform platform.Platform
+}
+
+// ParseEntry reads a digest or a platform.
+func ParseEntry(s string) (Entry, error) {
+	if d := digest.Digest(s); d.Validate() == nil {
+		return Entry{Digest: d}, nil
+	}
+	p, err := platform.Parse(s)
+	return Entry{Platform: p}, err
 }
 
 // Form is how an index and its manifests are written.
@@ -103,7 +119,7 @@ func run(ctx context.Context, env transfer.Env, src ref.Ref, names []ref.Ref, o 
 	defer func() { err = errors.Join(err, img.Close()) }()
 	t := &tree{
 		op: o, o: opts, img: img, content: newContent(img),
-		changed: map[digest.Digest]ocispec.Descriptor{}, notes: map[string]bool{},
+		changed: map[digest.Digest]ocispec.Descriptor{}, notes: map[string]bool{}, gone: map[Entry]bool{},
 	}
 	root, raw, err := t.root(ctx)
 	if err != nil {

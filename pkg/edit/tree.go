@@ -33,6 +33,7 @@ type tree struct {
 	changed map[digest.Digest]ocispec.Descriptor // what became another
 	have    []platform.Platform                  // of all images
 	notes   map[string]bool
+	gone    map[Entry]bool // of what is removed, what was there
 }
 
 func (t *tree) note(format string, a ...any) { t.notes[fmt.Sprintf(format, a...)] = true }
@@ -52,7 +53,12 @@ func (t *tree) root(ctx context.Context) (ocispec.Descriptor, []byte, error) {
 	} else {
 		root, raw, err = t.single(ctx, root)
 	}
-	if err == nil && t.images == 0 {
+	for _, r := range t.o.Remove {
+		if err == nil && !t.gone[r] {
+			err = fmt.Errorf("%w: no entry %s%s; there are %s", source.ErrNotFound, r.Digest, r.Platform, listOf(t.have))
+		}
+	}
+	if err == nil && t.images == 0 && len(t.o.Remove) == 0 {
 		err = fmt.Errorf("%w: no image%s; there are %s", source.ErrNotFound, t.wanted(), listOf(t.have))
 	}
 	return root, raw, err
@@ -164,6 +170,9 @@ func (t *tree) index(ctx context.Context, desc ocispec.Descriptor, raw []byte, d
 	if err != nil {
 		return fail(err)
 	}
+	if err := t.leaveOut(x); err != nil {
+		return fail(err)
+	}
 	entries := x.Entries()
 	products := make([]*product, len(entries))
 	subjects := make([]*subject, len(entries))
@@ -241,6 +250,30 @@ func (t *tree) index(ctx context.Context, desc ocispec.Descriptor, raw []byte, d
 		t.changed[desc.Digest] = now
 	}
 	return now, out, nil
+}
+
+// leaveOut removes entries, and with them the attestations of what is gone.
+func (t *tree) leaveOut(x *index.Editor) error {
+	var at []int
+	for i, e := range x.Entries() {
+		for _, r := range t.o.Remove {
+			same := r.Digest != "" && r.Digest == e.Digest
+			if !r.Platform.IsZero() && e.IsImage() && e.Platform != nil {
+				p, err := platform.FromOCI(*e.Platform)
+				same = same || err == nil && p == r.Platform
+			}
+			if same {
+				at = append(at, i)
+				t.gone[r] = true
+			}
+		}
+	}
+	if len(at) > 0 {
+		for _, e := range x.Remove(at...) {
+			t.note("removed %s", e.Digest)
+		}
+	}
+	return nil
 }
 
 // mayBe reports whether an image whose entry says p may be one of those that were asked for: its config may say more.

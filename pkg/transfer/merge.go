@@ -21,9 +21,14 @@ type MergeSource struct {
 	Ref ref.Ref
 	// Platform changes that of the entry; for a source that is a single image.
 	Platform index.PlatformPatch
+	// Annotations of the entry; for a source that is a single image.
+	Annotations map[string]string
 	// Optional sources may be missing.
 	Optional bool
 }
+
+// untouched reports whether nothing of the source is changed.
+func (s MergeSource) untouched() bool { return s.Platform.IsZero() && len(s.Annotations) == 0 }
 
 // MergeOptions tunes Merge. The zero value is the recommended one.
 type MergeOptions struct {
@@ -34,6 +39,8 @@ type MergeOptions struct {
 	Docker      bool // a Docker manifest list
 	Single      bool // a lone source that is a single image is copied as it is, and no index is made
 	Annotations []Annotation
+	Subject     *ocispec.Descriptor                    // what the index is about; not with Append
+	Type        string                                 // the index's artifactType; not with Append
 	Pause       func(ctx context.Context, n int) error // see [AppendOptions]
 }
 
@@ -73,6 +80,9 @@ func (m *merger) merge(ctx context.Context, names []ref.Ref, sources []MergeSour
 	var done Merged
 	if len(names) == 0 {
 		return done, fmt.Errorf("%w: there is no destination", ErrInvalid)
+	}
+	if m.o.Append && (m.o.Subject != nil || m.o.Type != "") {
+		return done, fmt.Errorf("%w: a subject and an artifactType are of a new index, not of one that is appended to", ErrInvalid)
 	}
 	if m.o.Append && !m.o.Condition.IsZero() { // else the move looks at it
 		for _, n := range names {
@@ -177,7 +187,8 @@ func forPlatforms(ps []platform.Platform) string {
 
 // root makes the index.
 func (m *merger) root(ctx context.Context, sources []MergeSource, parts []part) (Root, error) {
-	untouched := len(sources) == 1 && len(m.o.Platforms) == 0 && len(m.o.Annotations) == 0 && !m.o.Nested && sources[0].Platform.IsZero() && m.images[0] != nil
+	untouched := len(sources) == 1 && len(m.o.Platforms) == 0 && len(m.o.Annotations) == 0 && !m.o.Nested && m.o.Subject == nil && m.o.Type == "" &&
+		sources[0].untouched() && m.images[0] != nil
 	if untouched && (index.IsIndex(m.images[0].Root().MediaType) || m.o.Single) {
 		img := m.images[0]
 		desc := img.Root()
@@ -204,6 +215,14 @@ func (m *merger) root(ctx context.Context, sources []MergeSource, parts []part) 
 		if err := x.Annotate(set); err != nil {
 			return Root{}, err
 		}
+	}
+	if m.o.Subject != nil {
+		if err := x.SetSubject(m.o.Subject); err != nil {
+			return Root{}, err
+		}
+	}
+	if m.o.Type != "" {
+		x.SetArtifactType(m.o.Type)
 	}
 	if m.o.Docker {
 		if err := x.Convert(true); err != nil {

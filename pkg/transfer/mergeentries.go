@@ -37,6 +37,9 @@ func (m *merger) entriesOf(ctx context.Context, img source.Image, s MergeSource)
 			return nil, fmt.Errorf("%w: a nested index has no platform", ErrInvalid)
 		}
 		e, err := index.NewEntry(ocispec.Descriptor{MediaType: root.MediaType, Digest: root.Digest, Size: root.Size})
+		if err == nil {
+			e, err = e.Annotate(s.Annotations)
+		}
 		return []part{{e, img}}, err
 	default:
 		raw, err := img.Manifest(ctx, root)
@@ -46,8 +49,8 @@ func (m *merger) entriesOf(ctx context.Context, img source.Image, s MergeSource)
 		if entries, err = index.Expand(ctx, raw, img.Manifest); err != nil {
 			return nil, err
 		}
-		if !s.Platform.IsZero() {
-			if entries, err = patchOnly(entries, s.Platform); err != nil {
+		if !s.untouched() {
+			if entries, err = patchOnly(entries, s); err != nil {
 				return nil, err
 			}
 		}
@@ -74,18 +77,21 @@ func (m *merger) single(ctx context.Context, img source.Image, s MergeSource) (i
 	if err != nil {
 		return e, err
 	}
-	return e.SetPlatform(s.Platform)
+	if e, err = e.SetPlatform(s.Platform); err != nil {
+		return e, err
+	}
+	return e.Annotate(s.Annotations)
 }
 
-// patchOnly changes the platform of the only image among entries.
-func patchOnly(entries []index.Entry, p index.PlatformPatch) ([]index.Entry, error) {
+// patchOnly changes the only image among entries.
+func patchOnly(entries []index.Entry, s MergeSource) ([]index.Entry, error) {
 	at := -1
 	for i, e := range entries {
 		if !e.IsImage() {
 			continue
 		}
 		if at >= 0 {
-			return nil, fmt.Errorf("%w: it is an index of several images: a platform cannot be set for all", ErrInvalid)
+			return nil, fmt.Errorf("%w: it is an index of several images: a platform or annotations cannot be set for all", ErrInvalid)
 		}
 		at = i
 	}
@@ -93,7 +99,9 @@ func patchOnly(entries []index.Entry, p index.PlatformPatch) ([]index.Entry, err
 		return nil, fmt.Errorf("%w: it is an index without an image", ErrInvalid)
 	}
 	var err error
-	entries[at], err = entries[at].SetPlatform(p)
+	if entries[at], err = entries[at].SetPlatform(s.Platform); err == nil {
+		entries[at], err = entries[at].Annotate(s.Annotations)
+	}
 	return entries, err
 }
 

@@ -9,7 +9,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/manifestctl/manifestctl/internal/jsontree"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -105,6 +107,27 @@ func ParseMergeFile(raw []byte) (names []ref.Ref, sources []MergeSource, err err
 		sources = append(sources, s)
 	}
 	return names, sources, nil
+}
+
+// ParseDescriptor reads a descriptor as imagetools' -f has it: a manifest in the repository of dest, with the platform and the
+// annotations that its entry is to have. ok is false when raw is something else.
+func ParseDescriptor(raw []byte, dest ref.Ref) (_ MergeSource, ok bool, err error) {
+	tree, err := jsontree.Parse(raw)
+	if err != nil || tree.Get("digest") == nil {
+		return MergeSource{}, false, nil
+	}
+	var desc ocispec.Descriptor
+	if err := tree.Decode(&desc); err != nil {
+		return MergeSource{}, true, fmt.Errorf("%w: the descriptor: %w", ErrInvalid, err)
+	}
+	if err := index.CheckDigest(desc.Digest); err != nil {
+		return MergeSource{}, true, fmt.Errorf("%w: the descriptor: %w", ErrInvalid, err)
+	}
+	s := MergeSource{Ref: dest.WithDigest(desc.Digest), Annotations: desc.Annotations}
+	if desc.Platform != nil {
+		s.Platform = index.PatchOf(*desc.Platform)
+	}
+	return s, true, nil
 }
 
 // Template makes sources of manifest-tool's from-args: OS, ARCH and VARIANT in template stand for those of each platform.
