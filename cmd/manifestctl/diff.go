@@ -64,7 +64,6 @@ func newDiff(e *env) *cobra.Command {
 	f.StringSliceVar(&platforms, "platform", nil, "`OS/ARCH[/VARIANT],...` these only")
 	f.StringVar(&format, "format", "table", "`FORMAT` table or json")
 	f.BoolVarP(&quiet, "quiet", "q", false, "print nothing: the exit code says it")
-	e.tlsVerify(f)
 	return cmd
 }
 

@@ -58,7 +58,6 @@ func newInspect(e *env) *cobra.Command {
 	cmd.Flags().StringVar(&o.Format, "format", "", "`FORMAT` json, or a Go template with .Name, .Manifest and .Image")
 	cmd.Flags().BoolVarP(&o.Tree, "verbose", "v", false, "docker's spelling of --tree")
 	hide(cmd.Flags(), "verbose")
-	e.tlsVerify(cmd.Flags())
 	cmd.Flags().StringVarP(&want, "platform", "p", "", "`OS/ARCH[/VARIANT]` the image that a client of this platform gets; local is this machine")
 	return cmd
 }

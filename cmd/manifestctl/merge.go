@@ -64,7 +64,6 @@ func newMerge(e *env) *cobra.Command {
 	f.StringVar(&m.format, "format", "", "`oci|docker` of the index (default what the sources are)")
 	f.StringVarP(&m.format, "media-type", "m", "", "regctl's spelling of --format")
 	hide(f, "media-type")
-	e.tlsVerify(f)
 	f.BoolVarP(&e.globals.silent, "quiet", "q", false, "no progress and no summary")
 	f.StringVar(&m.metadata, "metadata-file", "", "`FILE` write digest and descriptor as JSON")
 	return cmd
