@@ -41,13 +41,6 @@ type Meta struct {
 	Excerpt *Excerpt
 }
 
-// Excerpt is the part of a file that a vertex was made of, for messages that show it.
-type Excerpt struct {
-	File     string // "Dockerfile"
-	Text     []byte // all of the file
-	From, To int    // lines, 1 is the first; both included
-}
-
 // New makes a vertex and computes its digest from op, the inputs and p.
 func New(op Op, p platform.Platform, meta Meta, inputs ...*Vertex) *Vertex {
 	v := &Vertex{Op: op, Inputs: inputs, Platform: p, Meta: meta}

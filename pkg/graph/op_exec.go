@@ -19,6 +19,8 @@ type Exec struct {
 	Proxy    *Proxy   `json:"proxy,omitempty"` // the caller's; reaches the process, never a key
 	// ExitCodes are those that are not a failure; none means 0 alone.
 	ExitCodes []int `json:"exitCodes,omitempty"`
+	// KeepStubParents leaves the missing parents of mount points in the layer; else they go with the mount points.
+	KeepStubParents bool `json:"keepStubParents,omitempty"`
 	// RootReadOnly mounts the rootfs read-only: the result is input 0 without a layer.
 	RootReadOnly bool `json:"rootReadOnly,omitempty"`
 	// RootDiscard throws the changes of the rootfs away: the result is input 0 without a layer.
@@ -92,6 +94,7 @@ type Mount struct {
 	ID       string    `json:"id,omitempty"`       // cache, secret, ssh
 	Sharing  string    `json:"sharing,omitempty"`  // cache: shared (default), private, locked
 	Writable bool      `json:"writable,omitempty"` // bind: changes are discarded, or are Output
+	ReadOnly bool      `json:"readOnly,omitempty"` // cache
 	// Output (bind, Writable) makes the input with the step's changes at the mount the result's output of this number; see
 	// [Output]. 0 is none.
 	Output   int     `json:"output,omitempty"`

@@ -91,7 +91,7 @@ type Owner struct {
 // name that is not there is 0.
 type Account struct {
 	Name  string `json:"name,omitempty"`
-	Input int    `json:"input,omitempty"` // of Name: index in Inputs; 0 is the rootfs as it is before the vertex, -1 is scratch
+	Input int    `json:"input,omitempty"` // of Name: index in Inputs; 0 is the rootfs as it is before this action, -1 is scratch
 	ID    int    `json:"id,omitempty"`    // when Name is ""
 }
 

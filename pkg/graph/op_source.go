@@ -30,7 +30,7 @@ type Local struct {
 // HTTP is one file that is fetched. The result holds it in its root directory, as Filename.
 type HTTP struct {
 	URL      string `json:"url"`
-	Filename string `json:"filename"`           // never empty, no slash
+	Filename string `json:"filename"`           // no slash; "" is what the server calls it, else the last part of the URL, else "download"
 	Checksum string `json:"checksum,omitempty"` // "sha256:..."; other bytes are an error
 	Mode     uint32 `json:"mode"`               // 07777
 	UID      int    `json:"uid,omitempty"`
