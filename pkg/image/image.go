@@ -4,7 +4,8 @@
 //
 //   - The base's config is edited as a tree that keeps order and unknown fields; it is never decoded and encoded again.
 //   - rootfs.diff_ids, the history's entries that are not empty, and the manifest's layers are equal in number.
-//   - Equal inputs give equal bytes: the only time in an image is [Input.Created].
+//   - Equal inputs give equal bytes: the only times in an image are those of the [Input].
+//   - The config of a frontend of BuildKit is completed byte for byte as BuildKit's exporter does it.
 package image
 
 import (
@@ -33,12 +34,15 @@ type Layer struct {
 	Desc    ocispec.Descriptor // as it is in the manifest, media type in OCI form
 	DiffID  digest.Digest
 	History *ocispec.History // nil for layers of the base, whose config has theirs
+	Created *time.Time       // when the layer was made; only with Input.Frontend, nil when it is unknown
 }
 
 // Input is what an image is made from.
 type Input struct {
-	Platform    platform.Platform
-	Base        []byte // the base image's config, raw; nil for scratch
+	Platform platform.Platform
+	Base     []byte // the base image's config, raw; nil for scratch
+	// Frontend is the whole config when a frontend made it: Base, Patch and Created are then not used.
+	Frontend    *graph.ImageConfig
 	Layers      []Layer
 	Patch       graph.ConfigPatch
 	Annotations map[string]string
@@ -94,7 +98,11 @@ func Assemble(in Input) (Image, error) {
 		img.DiffIDs = append(img.DiffIDs, l.DiffID)
 	}
 
-	config, err := makeConfig(in)
+	makeIt := func() ([]byte, error) { return makeConfig(in) }
+	if in.Frontend != nil {
+		makeIt = func() ([]byte, error) { return frontendConfig(in.Frontend, in.Layers) }
+	}
+	config, err := makeIt()
 	if err != nil {
 		return fail(err)
 	}

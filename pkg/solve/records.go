@@ -53,16 +53,16 @@ func (c Records) Put(_ context.Context, key digest.Digest, r Record) error {
 }
 
 // all are the layers of all outputs, in a fixed order.
-func (r Record) all() iter.Seq[Layer] {
-	return func(yield func(Layer) bool) {
-		for _, l := range r.Layers {
-			if !yield(l) {
+func (r Record) all() iter.Seq[*Layer] {
+	return func(yield func(*Layer) bool) {
+		for i := range r.Layers {
+			if !yield(&r.Layers[i]) {
 				return
 			}
 		}
 		for _, i := range slices.Sorted(maps.Keys(r.More)) {
-			for _, l := range r.More[i] {
-				if !yield(l) {
+			for j := range r.More[i] {
+				if !yield(&r.More[i][j]) {
 					return
 				}
 			}

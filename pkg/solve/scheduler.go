@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,6 +24,7 @@ type Options struct {
 	NoCache   bool
 	KeepGoing bool // finish what does not depend on a failed vertex
 	Events    event.Sink
+	Now       func() time.Time // the clock for [Layer.Created]; nil: no times
 }
 
 // errStopped is the cause of cancelling what was under way when something else failed.
@@ -31,23 +33,43 @@ var errStopped = errors.New("stopped because another step failed")
 // Solve runs roots and all they need. The result of a nil root is the zero Result. On failure the errors of
 // all failed vertices are joined, each once; results of roots that did succeed (KeepGoing) are in the slice all the same.
 func Solve(ctx context.Context, w Worker, c Cache, roots []*graph.Vertex, o Options) ([]Result, error) {
+	return New(w, c, o).Solve(ctx, roots)
+}
+
+// Solver is a solve in several parts: what one part has done is not done again in the next.
+type Solver struct {
+	worker  Worker
+	cache   Cache
+	options Options
+	slots   *semaphore.Weighted
+
+	mu      sync.Mutex // guards started
+	started map[digest.Digest]*job
+}
+
+// New makes a solver.
+func New(w Worker, c Cache, o Options) *Solver {
 	if o.Parallel <= 0 {
 		o.Parallel = runtime.NumCPU()
 	}
+	return &Solver{worker: w, cache: c, options: o, slots: semaphore.NewWeighted(int64(o.Parallel)), started: map[digest.Digest]*job{}}
+}
+
+// Solve is the function of that name. A vertex that failed in an earlier part fails again without being run.
+func (v *Solver) Solve(ctx context.Context, roots []*graph.Vertex) ([]Result, error) {
 	inner, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	s := &scheduler{
-		worker: w, cache: c, options: o, stop: stop,
-		slots:   semaphore.NewWeighted(int64(o.Parallel)),
-		started: map[digest.Digest]*job{},
-	}
+	s := &scheduler{Solver: v, stop: stop}
 	results := make([]Result, len(roots))
 	var wg sync.WaitGroup
 	for i, root := range roots {
 		wg.Go(func() {
-			if r, err := s.solve(inner, root); err == nil {
+			r, err := s.solve(inner, root)
+			if err == nil {
 				results[i] = r
+				return
 			}
+			s.report(err)
 		})
 	}
 	wg.Wait()
@@ -57,17 +79,22 @@ func Solve(ctx context.Context, w Worker, c Cache, roots []*graph.Vertex, o Opti
 	return results, s.failure()
 }
 
-// scheduler is one solve under way.
+// scheduler is one part of a solve under way.
 type scheduler struct {
-	worker  Worker
-	cache   Cache
-	options Options
-	stop    context.CancelCauseFunc
-	slots   *semaphore.Weighted
+	*Solver
+	stop context.CancelCauseFunc
 
-	mu       sync.Mutex // guards started and failures
-	started  map[digest.Digest]*job
+	failing  sync.Mutex // guards failures
 	failures []error
+}
+
+// report adds the failure of an earlier part.
+func (s *scheduler) report(err error) {
+	s.failing.Lock()
+	defer s.failing.Unlock()
+	if len(s.failures) == 0 && errors.Is(err, ErrStep) {
+		s.failures = append(s.failures, err)
+	}
 }
 
 // job is a vertex that was begun; done is closed when result and err are final.
@@ -165,6 +192,12 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 		return Result{}, err
 	}
 	record := recordOf(r, inputs, v)
+	if s.options.Now != nil {
+		now := s.options.Now().UTC()
+		for l := range record.all() {
+			l.Created = &now
+		}
+	}
 	if err := s.cache.Put(ctx, key, record); err != nil {
 		return Result{}, err
 	}
@@ -237,10 +270,12 @@ func (s *scheduler) fail(ctx context.Context, v *graph.Vertex, err error) error 
 	if context.Cause(ctx) != nil {
 		return context.Cause(ctx)
 	}
-	step := &StepError{Platform: v.Platform, For: v.Meta.For, Step: v.Meta.Name, Source: v.Meta.Source, Err: err}
-	s.mu.Lock()
+	step := &StepError{
+		Platform: v.Platform, For: v.Meta.For, Step: v.Meta.Name, Source: v.Meta.Source, Excerpt: v.Meta.Excerpt, Err: err,
+	}
+	s.failing.Lock()
 	s.failures = append(s.failures, step)
-	s.mu.Unlock()
+	s.failing.Unlock()
 	if !s.options.KeepGoing {
 		s.stop(errStopped)
 	}
@@ -248,8 +283,8 @@ func (s *scheduler) fail(ctx context.Context, v *graph.Vertex, err error) error 
 }
 
 func (s *scheduler) failure() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.failing.Lock()
+	defer s.failing.Unlock()
 	if len(s.failures) == 1 {
 		return s.failures[0]
 	}

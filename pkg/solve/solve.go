@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -29,6 +31,8 @@ type Layer struct {
 	Blob    ocispec.Descriptor `json:"blob,omitzero"`  // as pulled; zero for layers made here
 	From    []string           `json:"from,omitempty"` // registry references whose repository holds Blob
 	History *ocispec.History   `json:"-"`              // of layers made here; follows from the vertex, not from the work
+	// Created is when the layer was made: the clock of [Options.Now], kept with the record. It is in no key.
+	Created *time.Time `json:"created,omitempty"`
 }
 
 // Result is a rootfs: a chain of layers, bottom first, and the config of the image it began with.
@@ -85,6 +89,7 @@ type StepError struct {
 	For      string            // the platform a person sees it under; may be ""
 	Step     string            // "RUN go build ./...", as the author wrote it
 	Source   string            // "rootfs.yaml:12"; never empty
+	Excerpt  *graph.Excerpt    // the step in its file; may be nil
 	Err      error
 }
 
@@ -93,11 +98,16 @@ func (e *StepError) Error() string {
 	if where == "" && !e.Platform.IsZero() {
 		where = e.Platform.String()
 	}
-	if where != "" {
+	if where != "" && !strings.HasPrefix(e.Step, "[") { // a Dockerfile's steps name their platform where there are several
 		where = "[" + where + "] "
+	} else {
+		where = ""
 	}
 	return fmt.Sprintf("%s: %s%s: %v", e.Source, where, e.Step, e.Err)
 }
+
+// Lines are the lines in question, as messages show them.
+func (e *StepError) Lines() *graph.Excerpt { return e.Excerpt }
 
 // Unwrap gives the worker's error.
 func (e *StepError) Unwrap() error { return e.Err }
