@@ -15,6 +15,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/facts"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/source"
@@ -55,12 +56,45 @@ func (b *bases) open(ctx context.Context, o *source.Opener, text string) (source
 
 func (b *bases) close() error {
 	var errs []error
+	closed := map[*base]bool{}
 	for _, e := range b.pulled {
-		if e.img != nil {
+		if e.img != nil && !closed[e] {
+			closed[e] = true
 			errs = append(errs, e.img.Close())
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Resolve gives the digest of what text names, a manifest or an index, and the config of its image for p. The image stays
+// open, so that a vertex of the same name, or of that name and digest, means the same.
+func (w *Worker) Resolve(ctx context.Context, text string, p platform.Platform) (digest.Digest, []byte, error) {
+	img, err := w.bases.open(ctx, w.o.Opener, text)
+	if err != nil {
+		return "", nil, err
+	}
+	found, err := source.Resolve(ctx, img, p)
+	if err != nil {
+		return "", nil, err
+	}
+	root := img.Root().Digest
+	w.bases.alias(text, root)
+	return root, found.Config, nil
+}
+
+// alias makes an opened image known by its name with its digest, too.
+func (b *bases) alias(text string, d digest.Digest) {
+	r, err := ref.Parse(text)
+	if err != nil || r.Digest != "" {
+		return
+	}
+	pinned := r
+	pinned.Digest = d
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.pulled[pinned.String()]; !ok {
+		b.pulled[pinned.String()] = b.pulled[text]
+	}
 }
 
 // image resolves a base image for the vertex's platform and brings its layers into the store.
@@ -69,14 +103,24 @@ func (w *Worker) image(ctx context.Context, v *graph.Vertex, op graph.Image) (so
 	if err != nil {
 		return solve.Result{}, err
 	}
+	if op.Checksum != "" && img.Root().Digest.String() != op.Checksum {
+		return solve.Result{}, fmt.Errorf("%s is %s, not %s: %w", op.Ref, img.Root().Digest, op.Checksum, store.ErrCorrupt)
+	}
 	found, err := source.Resolve(ctx, img, v.Platform)
 	if err != nil {
 		return solve.Result{}, err
 	}
-	r := solve.Result{Config: found.Config, Layers: make([]solve.Layer, len(found.DiffIDs))}
+	descs := found.Manifest.Layers
+	if op.Layers != nil && *op.Layers < len(descs) {
+		descs = descs[:*op.Layers]
+	}
+	r := solve.Result{Layers: make([]solve.Layer, len(descs))}
+	if !op.FilesOnly {
+		r.Config = found.Config
+	}
 	var g errgroup.Group
 	g.SetLimit(pulls)
-	for i, desc := range found.Manifest.Layers {
+	for i, desc := range descs {
 		g.Go(func() (err error) {
 			r.Layers[i], err = w.pull(ctx, img, desc, found.DiffIDs[i])
 			return err
