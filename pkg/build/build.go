@@ -5,12 +5,14 @@ package build
 import (
 	"context"
 	"io"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/image"
+	"github.com/manifestctl/manifestctl/pkg/llb"
 	"github.com/manifestctl/manifestctl/pkg/output"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -21,11 +23,13 @@ import (
 
 // Request is what to build and where it goes.
 type Request struct {
-	File        string              // -f; the spec
-	ContextDir  string              // the positional argument
-	Platforms   []platform.Platform // none: the spec's
+	File        string              // -f; the spec, or the Dockerfile
+	ContextDir  string              // the positional argument; with a Dockerfile a URL or "", too
+	Dockerfile  *Dockerfile         // not nil: File is a Dockerfile
+	LLB         io.Reader           // not nil: a definition, instead of a file
+	Platforms   []platform.Platform // none: the spec's, or this machine
 	Args        map[string]string   // --build-arg
-	Contexts    map[string]string   // --build-context NAME=DIR
+	Contexts    map[string]string   // --build-context NAME=DIR; with a Dockerfile what buildx takes, and references
 	Tags        []ref.Ref           // -t
 	Outputs     []output.Spec       // none: the store
 	Secrets     map[string]SecretSource
@@ -34,6 +38,24 @@ type Request struct {
 	Annotations map[string]string // --annotation, of the index and its manifests
 	Allow       []verify.Allow    // --allow: contents that may be of another platform, beside the spec's
 }
+
+// Dockerfile is what only builds of Dockerfiles and definitions have. The zero value is a Dockerfile in its context.
+type Dockerfile struct {
+	Archive       string            // a tar called "context" that is the context, instead of ContextDir
+	Local         bool              // File is on this machine although the context is not
+	Target        string            // --target
+	NoCacheFilter []string          // --no-cache-filter
+	Hosts         []string          // --add-host, NAME=IP
+	ShmSize       int64             // --shm-size
+	Ulimits       []string          // --ulimit
+	Network       string            // --network
+	Proxy         map[string]string // the caller's proxies, by the upper case names of their variables
+	Allow         Allow
+	SSH           map[string][]string // --ssh: sockets or keys by id
+}
+
+// Allow is what steps may ask for beyond a sandbox: --allow.
+type Allow = llb.Allow
 
 // SecretSource says where a secret's bytes are.
 type SecretSource struct {
@@ -56,6 +78,7 @@ type Options struct {
 	Dir         string              // relative paths of outputs start here; "" is the working directory
 	Stdout      io.Writer           // outputs with dest "-"
 	Events      event.Sink
+	Now         func() time.Time // when layers of Dockerfiles were made; nil: they have no time
 }
 
 // Result is what was built.

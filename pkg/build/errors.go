@@ -1,7 +1,9 @@
 package build
 
 import (
+	"github.com/manifestctl/manifestctl/pkg/frontend/dockerfile"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
+	"github.com/manifestctl/manifestctl/pkg/llb"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 )
@@ -10,6 +12,14 @@ import (
 // may at the same time be of the kind of its cause: an image that was not found, a host that cannot.
 var (
 	ErrSpec = spec.ErrInvalid // a mistake in the spec
+	// ErrDockerfile is a mistake in a Dockerfile, or what was asked for while it was read; ErrInput a context that is none.
+	ErrDockerfile = dockerfile.ErrInvalid
+	ErrInput      = dockerfile.ErrInput
+	// ErrLLB is a definition that cannot be read, and ErrUnsupported one that asks for what there is not.
+	ErrLLB         = llb.ErrInvalid
+	ErrUnsupported = llb.ErrUnsupported
+	ErrNotAllowed  = llb.ErrNotAllowed // a step that needs --allow
+
 	ErrHost = sandbox.ErrHost // no user namespace, no overlay
 	ErrStep = solve.ErrStep   // a step failed
 )

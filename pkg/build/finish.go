@@ -124,7 +124,7 @@ func (f *finisher) product(ctx context.Context, form form) (output.Product, erro
 	var children []ocispec.Descriptor
 	for i, t := range f.build.Targets {
 		img, err := image.Assemble(image.Input{
-			Platform: t.Platform, Base: f.results[i].Config, Layers: layers[i], Patch: t.Config,
+			Platform: t.Platform, Base: f.results[i].Config, Frontend: t.Image, Layers: layers[i], Patch: t.Config,
 			Annotations: t.Annotations, Created: t.Created, Docker: form.docker,
 		})
 		if err != nil {
@@ -164,16 +164,24 @@ func (f *finisher) put(ctx context.Context, desc ocispec.Descriptor, raw []byte)
 // layers gives every target's layers in the form's compression. Layers of equal content are compressed once.
 func (f *finisher) layers(ctx context.Context, form form) ([][]image.Layer, error) {
 	out := make([][]image.Layer, len(f.results))
-	made := map[digest.Digest]func() (image.Layer, error){}
+	type content struct {
+		id    digest.Digest
+		epoch int64
+	}
+	made := map[content]func() (image.Layer, error){}
 	var g errgroup.Group
 	g.SetLimit(f.parallel)
 	for i, r := range f.results {
 		out[i] = make([]image.Layer, len(r.Layers))
 		for j, l := range r.Layers {
-			id := digestKey(l)
+			epoch := f.epochOf(i)
+			id := content{id: digestKey(l)}
+			if epoch != nil {
+				id.epoch = *epoch
+			}
 			get, ok := made[id]
 			if !ok {
-				get = sync.OnceValues(func() (image.Layer, error) { return f.layer(ctx, l, form) })
+				get = sync.OnceValues(func() (image.Layer, error) { return f.layer(ctx, l, form, epoch) })
 				made[id] = get
 			}
 			created := time.Unix(f.build.Targets[i].Created, 0).UTC()
@@ -187,12 +195,21 @@ func (f *finisher) layers(ctx context.Context, form form) ([][]image.Layer, erro
 					h.Created = &created
 					il.History = &h
 				}
+				il.Created = l.Created
 				out[i][j] = il
 				return nil
 			})
 		}
 	}
 	return out, g.Wait()
+}
+
+// epochOf is the SOURCE_DATE_EPOCH of a target: a Dockerfile can say another one than the command line.
+func (f *finisher) epochOf(target int) *int64 {
+	if img := f.build.Targets[target].Image; img != nil {
+		return img.Epoch
+	}
+	return f.epoch
 }
 
 // digestKey tells a layer made here from one pulled in a certain compression.
@@ -206,13 +223,13 @@ func digestKey(l solve.Layer) digest.Digest {
 const compressedKind = "compressed"
 
 // layer gives one layer in a form. A base image's layer stays as it is unless the form forces otherwise.
-func (f *finisher) layer(ctx context.Context, l solve.Layer, form form) (image.Layer, error) {
+func (f *finisher) layer(ctx context.Context, l solve.Layer, form form, epoch *int64) (image.Layer, error) {
 	if l.Blob.Digest != "" && !form.force {
 		return image.Layer{Desc: l.Blob, DiffID: l.DiffID}, nil
 	}
-	if form.rewrite && f.epoch != nil && l.Blob.Digest == "" {
+	if form.rewrite && epoch != nil && l.Blob.Digest == "" {
 		var err error
-		if l, err = f.worker.Rewrite(ctx, l, time.Unix(*f.epoch, 0)); err != nil {
+		if l, err = f.worker.Rewrite(ctx, l, time.Unix(*epoch, 0)); err != nil {
 			return image.Layer{}, err
 		}
 	}

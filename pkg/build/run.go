@@ -7,19 +7,13 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/event"
-	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/output"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
-	"github.com/manifestctl/manifestctl/pkg/sandbox"
-	"github.com/manifestctl/manifestctl/pkg/solve"
-	"github.com/manifestctl/manifestctl/pkg/source"
 	"github.com/manifestctl/manifestctl/pkg/store"
-	"github.com/manifestctl/manifestctl/pkg/worker/local"
 )
 
 // Run builds. Finished work stays in the store's cache when it fails.
@@ -29,7 +23,11 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if o.Parallel <= 0 {
 		o.Parallel = runtime.NumCPU()
 	}
-	b, err := spec.Load(ctx, req.File, req.ContextDir, specOptions(req))
+	client := registry.New(o.Registry)
+	e := newEngine(ctx, st, client, req, o)
+	defer func() { err = errors.Join(err, e.worker.Close()) }()
+
+	b, err := e.load(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -37,7 +35,6 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 		o.Events.Emit(event.Event{Kind: event.Warning, Text: text})
 	}
 	applyFlags(b, req)
-	client := registry.New(o.Registry)
 	plans, err := planOutputs(req, b.Targets, output.Env{
 		Store: st, Registry: client, Stdout: o.Stdout, Events: o.Events, Dir: o.Dir,
 	})
@@ -48,28 +45,16 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err != nil {
 		return Result{}, err
 	}
-	o.Events = withRunners(o.Events, runners)
-
-	w := local.New(local.Options{
-		Store: st, Opener: &source.Opener{Registry: client, Store: st, Dir: o.Dir},
-		Contexts: b.Contexts, Secret: secrets(req, o), Events: o.Events,
-		Sandbox: sandbox.Options{
-			Mode: o.SandboxMode, Agents: o.Parallel, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
-		},
-	})
-	defer func() { err = errors.Join(err, w.Close()) }()
-
+	e.setRunners(runners)
 	roots := make([]*graph.Vertex, len(b.Targets))
 	for i, t := range b.Targets {
 		roots[i] = t.Root
 	}
-	results, err := solve.Solve(ctx, w, solve.Records{Store: st}, roots, solve.Options{
-		Parallel: o.Parallel, NoCache: o.NoCache, KeepGoing: o.KeepGoing, Events: o.Events,
-	})
+	results, err := e.solver.Solve(ctx, roots)
 	if err != nil {
 		return Result{}, err
 	}
-	f := &finisher{store: st, worker: w, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, events: o.Events}
+	f := &finisher{store: st, worker: e.worker, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, events: o.Events}
 	return f.write(ctx, plans)
 }
 
@@ -77,7 +62,7 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 func applyFlags(b *graph.Build, req Request) {
 	for i := range b.Targets {
 		t := &b.Targets[i]
-		t.Config.Labels = overlay(t.Config.Labels, req.Labels)
+		t.Config.Labels = overlay(t.Config.Labels, req.Labels) // a Dockerfile's frontend was told
 		t.Annotations = overlay(t.Annotations, req.Annotations)
 	}
 	b.IndexAnnotations = overlay(b.IndexAnnotations, req.Annotations)

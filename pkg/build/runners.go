@@ -58,16 +58,3 @@ func runner(s emulate.Support) string {
 	}
 	return strings.TrimSpace(name + " " + s.Version)
 }
-
-// withRunners adds to the start of a vertex what runs it.
-func withRunners(to event.Sink, runners map[string]string) event.Sink {
-	if to == nil {
-		return nil
-	}
-	return func(e event.Event) {
-		if e.Kind == event.VertexStart {
-			e.Runner = runners[e.ID]
-		}
-		to(e)
-	}
-}
