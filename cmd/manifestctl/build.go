@@ -20,6 +20,7 @@ import (
 // buildFlags are the flags of build, spelled as buildx spells them.
 type buildFlags struct {
 	inputFlags
+	dockerfile  dockerfileFlags
 	reports     reportFlags
 	file        string
 	tags        []string
@@ -46,8 +47,9 @@ type buildFlags struct {
 
 func (b *buildFlags) add(f *pflag.FlagSet) {
 	b.inputFlags.add(f)
+	b.dockerfile.add(f)
 	b.reports.add(f)
-	f.StringVarP(&b.file, "file", "f", "", "`FILE` the spec (default: rootfs.yaml in the context)")
+	f.StringVarP(&b.file, "file", "f", "", "`FILE` the spec or the Dockerfile (default: rootfs.yaml or Dockerfile in the context); - is a Dockerfile on standard input")
 	f.StringArrayVarP(&b.tags, "tag", "t", nil, "`NAME[:TAG]` name of the result; may be repeated")
 	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes, see above; may be repeated (default: the store)")
 	f.BoolVar(&b.push, "push", false, "push the result under its tags; short for -o type=registry")
@@ -65,7 +67,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&b.progress, "progress", "auto", "`MODE` how progress is shown: auto, plain, tty, quiet or rawjson (default $BUILDKIT_PROGRESS, else auto)")
 	f.BoolVarP(&b.quiet, "quiet", "q", false, "show no progress, only the digest")
 	f.StringVar(&b.verify, "verify", "error", "`MODE` what to do when contents are not of their platform: error, warn or off")
-	allowFlag(f, &b.allow)
+	f.StringArrayVar(&b.allow, "allow", nil, "`ENTITLEMENT|PATH-GLOB=PLATFORM|any` let steps have network.host or security.insecure; files that may be of this platform as well; may be repeated")
 	f.StringVar(&b.provenance, "provenance", "false", "`MODE` attach provenance: only false so far")
 	f.StringVar(&b.sbom, "sbom", "false", "`MODE` attach an SBOM: only false so far")
 }
@@ -75,19 +77,27 @@ func newBuild(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "build [flags] [CONTEXT]",
 		Aliases: []string{"b"},
-		Short:   "Build a spec for its platforms",
-		Long: "build makes an image for every platform of a spec, and an index of them, with sources from the directory\n" +
-			"CONTEXT (default \".\"). It prints the digest of the result.\n\n" + outputHelp(),
+		Short:   "Build a spec or a Dockerfile for several platforms",
+		Long: "build makes an image for every platform of a spec or of a Dockerfile, and an index of them, with sources from\n" +
+			"CONTEXT (default \".\"). It prints the digest of the result. What it is made from is -f FILE, else the one of rootfs.yaml\n" +
+			"and Dockerfile that is in the context: a name that ends in .yaml or .yml is a spec's. With a Dockerfile CONTEXT may be the\n" +
+			"URL of a git repository or archive, or - for an archive or a Dockerfile on standard input.\n\n" + outputHelp(),
 		Example: "  manifestctl build -t localhost:5000/hello:1.0 --push examples/hello\n" +
-			"  manifestctl build --platform linux/arm64 -o type=oci,dest=hello.tar .",
+			"  manifestctl build --platform linux/arm64 -o type=oci,dest=hello.tar .\n" +
+			"  manifestctl build --platform linux/amd64,linux/arm64 -f Dockerfile --target release -t app .",
 		Args: positional(0, 1, ""),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			dir := "."
 			if len(args) == 1 {
 				dir = args[0]
 			}
-			req, err := b.request(e, dir)
+			var req build.Request
+			done, err := b.chooseInput(e, &req, dir)
 			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, done()) }()
+			if err := b.request(e, &req); err != nil {
 				return err
 			}
 			if _, err := parseSize("keep-storage", b.keepStorage); err != nil {
@@ -108,8 +118,11 @@ func newBuild(e *env) *cobra.Command {
 			o.Events = tee(display.Sink(), recorder)
 			o.Registry.Events = o.Events
 			var res build.Result
-			grew := false
+			grew, answered := false, false
 			err = e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
+				if answered, err = b.dockerfile.answer(cmd.Context(), e, st, req, o); answered || err != nil {
+					return err
+				}
 				res, err = build.Run(cmd.Context(), st, req, o)
 				grew = st.Grew()
 				return err
@@ -118,6 +131,9 @@ func newBuild(e *env) *cobra.Command {
 				err = b.trim(cmd.Context(), e, o)
 			}
 			display.Close()
+			if answered {
+				return err
+			}
 			if rerr := b.reports.write(recorder, req, res, err); rerr != nil {
 				err = errors.Join(err, rerr)
 			}
@@ -198,38 +214,47 @@ func (b *buildFlags) progressMode(e *env) (ui.Mode, error) {
 }
 
 // request is what to build, all of it parsed and checked.
-func (b *buildFlags) request(e *env, dir string) (req build.Request, err error) {
+func (b *buildFlags) request(e *env, req *build.Request) (err error) {
 	if err := b.attestations(); err != nil {
-		return req, err
+		return err
 	}
-	if req.File, err = inputFile(b.file, dir); err != nil {
-		return req, err
+	if err := b.inputFlags.request(e, req); err != nil {
+		return err
 	}
-	req.ContextDir = dir
-	if err := b.inputFlags.request(e, &req); err != nil {
-		return req, err
+	if req.Dockerfile != nil {
+		if err := b.dockerfile.request(e, req.Dockerfile); err != nil {
+			return err
+		}
 	}
 	if req.Labels, err = keyValues("label", b.labels, nil); err != nil {
-		return req, err
+		return err
 	}
 	if req.Annotations, err = parseAnnotations(b.annotations); err != nil {
-		return req, err
+		return err
 	}
 	if req.Secrets, err = parseSecrets(e, b.secrets); err != nil {
-		return req, err
+		return err
 	}
 	for _, t := range b.tags {
 		tag, err := ref.ParseTag(t)
 		if err != nil {
-			return req, err
+			return err
 		}
 		req.Tags = append(req.Tags, tag)
 	}
-	if req.Allow, err = parseAllows(b.allow); err != nil {
-		return req, err
+	contents, entitlements := splitAllows(b.allow)
+	if req.Allow, err = parseAllows(contents); err != nil {
+		return err
+	}
+	if req.Dockerfile != nil {
+		if err := entitle(&req.Dockerfile.Allow, entitlements); err != nil {
+			return err
+		}
+	} else if len(entitlements) > 0 {
+		return usagef("--allow %s is for Dockerfiles, and %q is a spec", entitlements[0], req.File)
 	}
 	req.Outputs, err = b.parseOutputs(len(req.Tags) > 0)
-	return req, err
+	return err
 }
 
 // attestations refuses what later versions attach.
@@ -288,7 +313,7 @@ func (b *buildFlags) options(e *env) (build.Options, error) {
 		return o, err
 	}
 	o.Parallel, o.NoCache, o.KeepGoing, o.Pull = b.parallel, b.noCache, b.keepGoing, b.pull
-	o.Registry, o.Environ, o.Stdout = e.registry(), e.getenv, e.stdout
+	o.Registry, o.Environ, o.Stdout, o.Now = e.registry(), e.getenv, e.stdout, e.now
 	return o, nil
 }
 

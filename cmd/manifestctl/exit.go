@@ -13,6 +13,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/draft"
 	"github.com/manifestctl/manifestctl/pkg/edit"
 	"github.com/manifestctl/manifestctl/pkg/emulate"
+	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/inspect"
 	"github.com/manifestctl/manifestctl/pkg/output"
@@ -48,7 +49,7 @@ var exitTable = []struct {
 }{
 	{exitOK, "ok"},
 	{exitFailed, "failed; exists: no"},
-	{exitUsage, "usage, bad spec, bad reference"},
+	{exitUsage, "usage, bad spec or Dockerfile, bad reference"},
 	{exitStep, "a step failed"},
 	{exitFindings, "findings: something checked is not as it should be"},
 	{exitConflict, "conflict: what was to be changed had changed"},
@@ -81,6 +82,10 @@ var errorKinds = []struct {
 	{syscall.ENOSPC, exitHost, ""},
 	{errUsage, exitUsage, ""},
 	{build.ErrSpec, exitUsage, ""},
+	{build.ErrNotAllowed, exitUsage, ""},
+	{build.ErrLLB, exitUsage, ""},
+	{build.ErrUnsupported, exitUsage, ""},
+	{build.ErrInput, exitUsage, ""},
 	{platform.ErrInvalid, exitUsage, "`manifestctl emulate ls` lists the platforms"},
 	{ref.ErrInvalid, exitUsage, ""},
 	{output.ErrInvalid, exitUsage, ""},
@@ -106,6 +111,7 @@ var errorKinds = []struct {
 	{serve.ErrOpen, exitUsage, ""},
 	{serve.ErrInUse, exitFailed, ""},
 	{build.ErrStep, exitStep, ""},
+	{build.ErrDockerfile, exitUsage, ""}, // after what it asked for in vain: an image that is not there
 	{index.ErrInvalid, exitFailed, ""},
 }
 
@@ -168,11 +174,23 @@ func (e *env) fail(ctx context.Context, err error) int {
 	if err == errQuiet { //nolint:errorlint // joined with another it is no answer
 		return exitFailed
 	}
+	e.excerpt(err)
 	e.note("manifestctl: %s", err)
 	if hint := hintFor(err); hint != "" {
 		e.note("hint: %s", hint)
 	}
 	return exitCode(err)
+}
+
+// excerpt shows the lines of a file that err is about.
+func (e *env) excerpt(err error) {
+	var at interface{ Lines() *graph.Excerpt }
+	if !errors.As(err, &at) {
+		return
+	}
+	if text := strings.TrimSuffix(at.Lines().String(), "\n"); text != "" {
+		e.note("%s", text)
+	}
 }
 
 // exitHelp is exitTable as help prints it.

@@ -18,6 +18,8 @@ import (
 const (
 	specFile   = "rootfs.yaml"
 	dockerFile = "Dockerfile"
+
+	lowerDockerFile = "dockerfile"
 )
 
 // inputFlags are the flags that decide what a spec means.
@@ -29,13 +31,17 @@ type inputFlags struct {
 
 func (in *inputFlags) add(f *pflag.FlagSet) {
 	f.StringSliceVar(&in.platforms, "platform", nil, "`OS/ARCH[/VARIANT],...` platforms, instead of the spec's; local is this machine")
-	f.StringArrayVar(&in.args, "build-arg", nil, "`NAME[=VALUE]` set an argument of the spec, without a value to the environment's; may be repeated")
-	f.StringArrayVar(&in.contexts, "build-context", nil, "`NAME=DIR` another directory that sources can come from; may be repeated")
+	f.StringArrayVar(&in.args, "build-arg", nil, "`NAME[=VALUE]` set an argument of the spec or Dockerfile, without a value to the environment's; may be repeated")
+	f.StringArrayVar(&in.contexts, "build-context", nil, "`NAME=DIR` another directory that sources can come from; in Dockerfiles also an image or URL; may be repeated")
 }
 
 // request fills in what the flags and the environment say.
 func (in *inputFlags) request(e *env, req *build.Request) (err error) {
-	if req.Platforms, err = parsePlatforms(in.platforms); err != nil {
+	platforms := in.platforms
+	if len(platforms) == 0 && req.Dockerfile != nil {
+		platforms = platformOfDocker(e)
+	}
+	if req.Platforms, err = parsePlatforms(platforms); err != nil {
 		return err
 	}
 	if req.Args, err = keyValues("build-arg", in.args, e.lookup); err != nil {
@@ -44,6 +50,9 @@ func (in *inputFlags) request(e *env, req *build.Request) (err error) {
 	if req.Contexts, err = keyValues("build-context", in.contexts, nil); err != nil {
 		return err
 	}
+	if req.Dockerfile != nil {
+		return in.dockerfileEpoch(e, req)
+	}
 	for name, dir := range req.Contexts {
 		if err := mustBeDir(dir); err != nil {
 			return usagef("--build-context %s: %w", name, err)
@@ -51,6 +60,28 @@ func (in *inputFlags) request(e *env, req *build.Request) (err error) {
 	}
 	req.Epoch, err = epoch(e, req.Args)
 	return err
+}
+
+// dockerfileEpoch gives SOURCE_DATE_EPOCH to the Dockerfile as an argument: it may name a stage, or the context.
+func (in *inputFlags) dockerfileEpoch(e *env, req *build.Request) error {
+	const name = "SOURCE_DATE_EPOCH"
+	if _, ok := req.Args[name]; !ok {
+		v, ok := e.lookup(name)
+		if !ok || v == "" {
+			return nil
+		}
+		if req.Args == nil {
+			req.Args = map[string]string{}
+		}
+		req.Args[name] = v
+	}
+	if seconds, err := strconv.ParseInt(req.Args[name], 10, 64); err == nil {
+		if seconds < 0 {
+			return usagef("%s %q: want seconds since 1970", name, req.Args[name])
+		}
+		req.Epoch = &seconds
+	}
+	return nil
 }
 
 // epoch reads SOURCE_DATE_EPOCH, once: the build argument of that name wins over the environment.
@@ -77,7 +108,7 @@ func inputFile(file, dir string) (string, error) {
 	}
 	if file == "" {
 		var found []string
-		for _, name := range []string{specFile, dockerFile} {
+		for _, name := range []string{specFile, dockerFile, lowerDockerFile} {
 			path := filepath.Join(dir, name)
 			if _, err := os.Lstat(path); err == nil {
 				found = append(found, path)
@@ -85,26 +116,120 @@ func inputFile(file, dir string) (string, error) {
 				return "", usagef("%w", err)
 			}
 		}
-		switch len(found) {
-		case 0:
-			return "", usagef("there is no %s in %q", specFile, dir).withHint("-f FILE names the spec")
-		case 2:
-			return "", usagef("%q holds both %s and %s", dir, specFile, dockerFile).withHint("choose one with -f")
+		switch {
+		case len(found) == 0:
+			return "", usagef("there is no %s and no %s in %q", specFile, dockerFile, dir).withHint("-f FILE names the spec or the Dockerfile")
+		case len(found) > 1 && filepath.Base(found[0]) == specFile:
+			return "", usagef("%q holds both %s and %s", dir, specFile, filepath.Base(found[1])).withHint("choose one with -f")
 		}
 		file = found[0]
 	}
-	if ext := filepath.Ext(file); ext != ".yaml" && ext != ".yml" {
-		return "", usagef("%q is a Dockerfile, and Dockerfiles are not supported yet", file).
-			withHint("a spec's name ends in .yaml or .yml")
+	what := "the Dockerfile"
+	if isSpec(file) {
+		what = "the spec"
 	}
 	info, err := os.Stat(file)
 	switch {
 	case err != nil:
-		return "", usagef("the spec: %w", err)
+		return "", usagef("%s: %w", what, err)
 	case !info.Mode().IsRegular():
-		return "", usagef("the spec: %q is not a regular file", file)
+		return "", usagef("%s: %q is not a regular file", what, file)
 	}
 	return file, nil
+}
+
+// chooseInput decides what req is built from. The returned function removes what standard input was kept in.
+func (b *buildFlags) chooseInput(e *env, req *build.Request, context string) (done func() error, err error) {
+	done = func() error { return nil }
+	switch {
+	case b.dockerfile.llb != "":
+		return b.llbInput(e, req, context)
+	case context == "-":
+		return b.stdinContext(e, req)
+	case build.IsRemoteContext(context):
+		return b.remoteContext(e, req, context)
+	case b.file == "-":
+		if err := mustBeDir(context); err != nil {
+			return done, usagef("the context: %w", err)
+		}
+		in, err := readStdin(e.stdin)
+		if err != nil {
+			return done, err
+		}
+		req.File, req.ContextDir, req.Dockerfile = in.path, context, &build.Dockerfile{}
+		return in.close, nil
+	}
+	if req.File, err = inputFile(b.file, context); err != nil {
+		return done, err
+	}
+	req.ContextDir = context
+	if isSpec(req.File) {
+		return done, b.dockerfile.refuse(req.File)
+	}
+	req.Dockerfile = &build.Dockerfile{}
+	return done, nil
+}
+
+// stdinContext takes standard input as an archive that is the context, or as a Dockerfile without context.
+func (b *buildFlags) stdinContext(e *env, req *build.Request) (done func() error, err error) {
+	done = func() error { return nil }
+	if b.file == "-" {
+		return done, usagef("the context and the Dockerfile cannot both be standard input")
+	}
+	in, err := readStdin(e.stdin)
+	if err != nil {
+		return done, err
+	}
+	req.Dockerfile = &build.Dockerfile{}
+	switch {
+	case in.archive:
+		req.Dockerfile.Archive, req.File = in.path, b.file
+	case b.file != "":
+		return done, errors.Join(usagef("standard input is a Dockerfile, and so is -f %s", b.file), in.close())
+	default:
+		req.File = in.path
+	}
+	return in.close, nil
+}
+
+// remoteContext takes a URL as the context; -f is a path in it, or on this machine when it is absolute or "-".
+func (b *buildFlags) remoteContext(e *env, req *build.Request, context string) (done func() error, err error) {
+	done = func() error { return nil }
+	req.ContextDir, req.File, req.Dockerfile = context, b.file, &build.Dockerfile{}
+	switch {
+	case b.file == "-":
+		in, err := readStdin(e.stdin)
+		if err != nil {
+			return done, err
+		}
+		req.File, req.Dockerfile.Local = in.path, true
+		return in.close, nil
+	case filepath.IsAbs(b.file):
+		req.Dockerfile.Local = true
+	}
+	return done, nil
+}
+
+// llbInput takes a definition.
+func (b *buildFlags) llbInput(e *env, req *build.Request, context string) (done func() error, err error) {
+	done = func() error { return nil }
+	if b.file != "" {
+		return done, usagef("--llb and -f exclude each other")
+	}
+	if err := mustBeDir(context); err != nil {
+		return done, usagef("the context: %w", err)
+	}
+	req.ContextDir, req.Dockerfile = context, &build.Dockerfile{}
+	if b.dockerfile.llb == "-" {
+		req.LLB = e.stdin
+		return done, nil
+	}
+	f, err := os.Open(b.dockerfile.llb)
+	if err != nil {
+		return done, usagef("--llb: %w", err)
+	}
+	req.LLB = f
+	return f.Close, nil
 }
 
 func mustBeDir(dir string) error {

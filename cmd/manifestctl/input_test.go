@@ -23,12 +23,13 @@ func TestInputFile(t *testing.T) {
 		want  string
 	}{
 		"the spec":                {files: []string{"rootfs.yaml"}, want: "rootfs.yaml"},
-		"a Dockerfile":            {files: []string{"Dockerfile"}},
+		"a Dockerfile":            {files: []string{"Dockerfile"}, want: "Dockerfile"},
+		"a dockerfile":            {files: []string{"dockerfile"}, want: "dockerfile"},
 		"both":                    {files: []string{"Dockerfile", "rootfs.yaml"}},
 		"none":                    {},
 		"named":                   {files: []string{"Dockerfile", "rootfs.yaml", "x.yml"}, file: "x.yml", want: "x.yml"},
 		"named and missing":       {files: []string{"rootfs.yaml"}, file: "x.yaml"},
-		"named without .yaml":     {files: []string{"rootfs.yaml", "Containerfile"}, file: "Containerfile"},
+		"named without .yaml":     {files: []string{"rootfs.yaml", "Containerfile"}, file: "Containerfile", want: "Containerfile"},
 		"named and a directory":   {files: []string{"d.yaml/x"}, file: "d.yaml"},
 		"an argument and no file": {files: []string{"rootfs.yml"}},
 	} {

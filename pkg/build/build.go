@@ -50,12 +50,12 @@ type Dockerfile struct {
 	Ulimits       []string          // --ulimit
 	Network       string            // --network
 	Proxy         map[string]string // the caller's proxies, by the upper case names of their variables
-	Allow         Allow
+	Allow         Entitlements
 	SSH           map[string][]string // --ssh: sockets or keys by id
 }
 
-// Allow is what steps may ask for beyond a sandbox: --allow.
-type Allow = llb.Allow
+// Entitlements is what steps may ask for beyond a sandbox: --allow.
+type Entitlements = llb.Allow
 
 // SecretSource says where a secret's bytes are.
 type SecretSource struct {

@@ -13,8 +13,8 @@ type Op interface {
 // Keyed is an Op that a step record is not found by as a whole.
 type Keyed interface {
 	Op
-	// ForKey is the operation without what must not decide whether a record is a hit: the names of secrets, agents
-	// and caches, the caller's proxies, and the places of inputs whose content is in the key anyway.
+	// ForKey is the operation without what must not decide whether a record is a hit: the names of caches, the
+	// caller's proxies, and the places of inputs whose content is in the key anyway.
 	ForKey() Op
 }
 

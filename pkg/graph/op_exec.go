@@ -152,11 +152,9 @@ func (e Exec) ForKey() Op {
 		switch m.Type {
 		case MountCache:
 			m.ID, m.Sharing, m.Input, m.Source = "", "", 0, ""
-		case MountSecret, MountSSH:
-			m.ID = ""
 		case MountBind:
 			m.Source = "" // the content is in the key
-		case MountTmpfs:
+		case MountSecret, MountSSH, MountTmpfs: // that there is one counts, what it holds is nowhere in the graph
 		}
 	}
 	return e

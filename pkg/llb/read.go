@@ -33,6 +33,18 @@ func Read(r io.Reader) (*Definition, error) {
 	return def, nil
 }
 
+// Write writes a definition as [Read] reads it.
+func Write(w io.Writer, def *Definition) error {
+	b, err := def.MarshalVT()
+	if err != nil {
+		return fmt.Errorf("writing LLB: %w", err)
+	}
+	if _, err := w.Write(b); err != nil {
+		return fmt.Errorf("writing LLB: %w", err)
+	}
+	return nil
+}
+
 // operation is one parsed operation of a definition.
 type operation struct {
 	*pb.Op

@@ -262,11 +262,11 @@ func TestVertexThatIsNotCached(t *testing.T) {
 	assert.Equal(t, 2, w.ran["x"], "what it made was recorded")
 }
 
-func TestSecretsAreInNoKey(t *testing.T) {
+func TestCachesAndProxiesAreInNoKey(t *testing.T) {
 	step := func(id, proxy string) *graph.Vertex {
 		return graph.New(graph.Exec{
 			Args: []string{"x"}, Proxy: &graph.Proxy{HTTP: proxy},
-			Mounts: []graph.Mount{{Type: graph.MountSecret, ID: id, Target: "/s"}, {Type: graph.MountCache, ID: id, Target: "/c"}},
+			Mounts: []graph.Mount{{Type: graph.MountSecret, ID: "s", Target: "/s"}, {Type: graph.MountCache, ID: id, Target: "/c"}},
 		}, amd64, graph.Meta{Name: "x", Source: "a:1"}, nil)
 	}
 	require.NotEqual(t, step("a", "").Digest(), step("b", "").Digest(), "side by side they are different work")

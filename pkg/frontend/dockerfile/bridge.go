@@ -31,7 +31,7 @@ type bridge struct {
 	in   *input
 	opts map[string]string
 
-	mu     sync.Mutex // guards warned
+	mu     sync.Mutex // guards warned, and calls of o.Capture
 	warned []warning
 }
 
@@ -86,7 +86,9 @@ func (b *bridge) Solve(ctx context.Context, req client.SolveRequest) (*client.Re
 	if isLocal {
 		b.loaded(v, local)
 	} else if b.o.Capture != nil {
+		b.mu.Lock()
 		b.o.Capture(req.Definition)
+		b.mu.Unlock()
 	}
 	res.SetRef(&reference{b: b, vertex: v})
 	return res, nil
