@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -197,6 +198,12 @@ func (i *fileImage) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]by
 func (i *fileImage) Blob(_ context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	if err := index.CheckDigest(desc.Digest); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if raw, ok := i.made[desc.Digest]; ok {
+		if err := checkSize(desc, raw); err != nil {
+			return nil, err
+		}
+		return io.NopCloser(bytes.NewReader(raw)), nil
 	}
 	name, ok := i.names[desc.Digest]
 	if !ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"slices"
 
@@ -66,6 +67,15 @@ func (o *Opener) tags(ctx context.Context, r ref.Ref) (tags []string, err error)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	raw, err := readFile(f, ocispec.ImageIndexFile)
+	if errors.Is(err, fs.ErrNotExist) && r.Kind == ref.DockerArchive { // one of before Docker 25
+		names, err := dockerNames(f, r)
+		for _, n := range names {
+			if tag := tagOf(n.Name); tag != "" {
+				tags = append(tags, tag)
+			}
+		}
+		return tags, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
