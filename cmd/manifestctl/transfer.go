@@ -82,6 +82,17 @@ func (t *transferFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&t.ifMatch, "if-match", "", "`DIGEST|none` write the tag only if it points at DIGEST, or does not exist; else exit code 5")
 }
 
+// addWithout adds the flags but one, which this command has no use for.
+func (t *transferFlags) addWithout(f *pflag.FlagSet, without string) {
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	t.add(all)
+	all.VisitAll(func(flag *pflag.Flag) {
+		if flag.Name != without {
+			f.AddFlag(flag)
+		}
+	})
+}
+
 // parse makes options of the flags.
 func (t *transferFlags) parse() (o transfer.Options, err error) {
 	o = t.options

@@ -5,6 +5,7 @@ import (
 	_ "crypto/sha512"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -82,4 +83,10 @@ func CheckDescriptor(desc ocispec.Descriptor) error {
 		}
 	}
 	return nil
+}
+
+// IsForeign reports whether a layer is not to be distributed: whoever wants it gets it from its owner (image
+// specification, "Non-Distributable Layers").
+func IsForeign(mediaType string) bool {
+	return strings.Contains(mediaType, "nondistributable") || strings.Contains(mediaType, ".foreign.")
 }

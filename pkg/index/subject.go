@@ -44,3 +44,12 @@ func Resubject(desc ocispec.Descriptor, raw []byte, subject ocispec.Descriptor, 
 	desc.Digest, desc.Size = digest.FromBytes(out), int64(len(out))
 	return desc, out, nil
 }
+
+// SubjectOf is what a document refers to; nil when to nothing.
+func SubjectOf(raw []byte) (*ocispec.Descriptor, error) {
+	if idx, err := Parse(raw); err == nil {
+		return idx.Subject, nil
+	}
+	m, err := ParseManifest(raw)
+	return m.Subject, err
+}

@@ -35,7 +35,7 @@ func Copy(ctx context.Context, env Env, src, dst ref.Ref, o Options) (_ Report, 
 		return m.report, err
 	}
 	if o.Referrers == WithReferrers {
-		if roots, err = m.withRelated(ctx, roots, dst); err != nil {
+		if roots, err = m.withRelated(ctx, roots, false); err != nil {
 			return m.report, err
 		}
 	}
@@ -64,12 +64,7 @@ func (m *mover) sources(ctx context.Context, src, dst ref.Ref) ([]Root, error) {
 	for _, tag := range tags {
 		from, to := src, dst
 		if m.o.AllTags {
-			if from.Kind == ref.Store {
-				from = ref.Ref{Kind: ref.Store, Name: src.Name, Tag: tag}
-			} else {
-				from = src.WithTag(tag)
-			}
-			to = dst.WithTag(tag)
+			from, to = retagged(src, tag), dst.WithTag(tag)
 		}
 		if m.o.NoClobber {
 			there, err := m.exists(ctx, to)

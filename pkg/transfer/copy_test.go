@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -403,4 +404,18 @@ func TestCopy_faults(t *testing.T) {
 		}
 		assert.Equal(t, requireWhole(t, env, src), requireWhole(t, env, dst))
 	})
+}
+
+// TestCopy_dockerSave copies from an archive that has no manifest of its own: as docker before 25 wrote it.
+func TestCopy_dockerSave(t *testing.T) {
+	t.Parallel()
+	host, _ := serveRegistry(t)
+	env := newEnv(t)
+	img := image("linux/amd64", "x")
+	require.NoError(t, os.WriteFile(filepath.Join(env.Dir, "d.tar"), testimage.DockerArchive(map[string]testimage.Content{"app:1": img}), 0o600))
+	for _, dst := range []ref.Ref{at(t, "%s/from-docker:1", host), at(t, "oci:from-docker:1")} {
+		_, err := Copy(t.Context(), env, at(t, "docker-archive:d.tar:1"), dst, Options{})
+		require.NoError(t, err)
+		requireWhole(t, env, dst)
+	}
 }

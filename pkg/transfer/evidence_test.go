@@ -71,7 +71,7 @@ func randomEvidence(r *rand.Rand, text string) (e evidence) {
 }
 
 // put brings it to a place.
-func (e evidence) put(t *testing.T, env Env, at ref.Ref) {
+func (e evidence) put(t testing.TB, env Env, at ref.Ref) {
 	t.Helper()
 	d := e.whole.Desc
 	roots := []Root{{Desc: d, From: memory{content: e.whole}, Names: []ref.Ref{at}}}

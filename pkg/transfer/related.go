@@ -42,12 +42,10 @@ type relatedFinder struct {
 }
 
 // withRelated adds what refers to the roots, and to what they reach, in front of them: a reader who sees the image finds its signature.
-func (m *mover) withRelated(ctx context.Context, roots []Root, dst ref.Ref) ([]Root, error) {
-	if dst.Kind == ref.DockerArchive {
-		return roots, nil
-	}
-	f := &relatedFinder{m: m}
-	seen := map[digest.Digest]bool{}
+// What lies where it is going already is left out, unless all is to be taken along.
+func (m *mover) withRelated(ctx context.Context, roots []Root, all bool) ([]Root, error) {
+	finders := map[ref.Ref]*relatedFinder{}
+	seen := map[string]bool{} // digests, for each place that they go to
 	named := map[string]bool{}
 	var related []Root
 	add := func(found []Root) {
@@ -60,10 +58,16 @@ func (m *mover) withRelated(ctx context.Context, roots []Root, dst ref.Ref) ([]R
 	}
 	for _, r := range roots {
 		img, ok := r.From.(source.Image)
-		if !ok {
+		if !ok || r.Names[0].Kind == ref.DockerArchive {
 			continue
 		}
-		f.from = img.Ref()
+		dst := r.Names[0]
+		from := img.Ref().WithTag("")
+		f := finders[from]
+		if f == nil {
+			f = &relatedFinder{m: m, from: img.Ref()}
+			finders[from] = f
+		}
 		if original := img.Root(); original.Digest != r.Desc.Digest && r.Raw != nil && index.IsIndex(r.Desc.MediaType) {
 			raw, err := img.Manifest(ctx, original)
 			if err != nil {
@@ -75,7 +79,7 @@ func (m *mover) withRelated(ctx context.Context, roots []Root, dst ref.Ref) ([]R
 			}
 			add(found)
 		}
-		if sameNames(img.Ref(), dst) { // it is there already
+		if !all && sameNames(img.Ref(), dst) { // it is there already
 			continue
 		}
 		level, err := m.reached(ctx, r)
@@ -84,8 +88,9 @@ func (m *mover) withRelated(ctx context.Context, roots []Root, dst ref.Ref) ([]R
 		}
 		for depth := 0; len(level) > 0 && depth < maxRelated; depth++ {
 			level = slices.DeleteFunc(level, func(d ocispec.Descriptor) bool {
-				had := seen[d.Digest]
-				seen[d.Digest] = true
+				key := dst.WithDigest(d.Digest).String()
+				had := seen[key]
+				seen[key] = true
 				return had
 			})
 			found, err := f.find(ctx, level, dst)
@@ -250,12 +255,7 @@ func (f *relatedFinder) inStore(ctx context.Context, d digest.Digest) ([]ocispec
 		if err != nil {
 			return nil, err
 		}
-		var subject *ocispec.Descriptor
-		if idx, err := index.Parse(raw); err == nil {
-			subject = idx.Subject
-		} else if m, err := index.ParseManifest(raw); err == nil {
-			subject = m.Subject
-		}
+		subject, _ := index.SubjectOf(raw) // of what is no document: none
 		if subject != nil && subject.Digest == d {
 			out = append(out, r.Desc)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -237,7 +236,7 @@ func (r *run) left(idx *index.Index, child ocispec.Descriptor) bool {
 
 // foreign reports whether a layer is not to be distributed: whoever wants it gets it from its owner.
 func (r *run) foreign(desc ocispec.Descriptor) bool {
-	if r.mover.o.AllLayers || !strings.Contains(desc.MediaType, "nondistributable") && !strings.Contains(desc.MediaType, ".foreign.") {
+	if r.mover.o.AllLayers || !index.IsForeign(desc.MediaType) {
 		return false
 	}
 	r.mover.note("layer %s is not to be distributed (%s): skipped", desc.Digest, desc.MediaType)

@@ -1,0 +1,80 @@
+package transfer
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/manifestctl/manifestctl/pkg/ref"
+)
+
+// Place is where names go: the store (the zero value), a registry under a prefix, or a layout.
+type Place struct {
+	Kind   ref.Kind // "" is ref.Store
+	Host   string
+	Prefix string // of repositories, "" or "a/b"
+	Path   string // of a layout
+	Scoped bool   // the host of a name stays, as a part of the repository's
+}
+
+// ParsePlace reads HOST[:PORT][/PREFIX], store: or oci:DIR.
+func ParsePlace(s string) (Place, error) {
+	switch {
+	case s == "store:", s == "store", s == "":
+		return Place{Kind: ref.Store}, nil
+	case strings.HasPrefix(s, "store:"):
+		return Place{}, fmt.Errorf("%w: %q names one image: the place of many is store:", ErrInvalid, s)
+	}
+	if r, err := ref.Parse(s); err == nil && r.Kind != ref.Registry {
+		if r.Kind != ref.OCILayout || r.Tag != "" || r.Digest != "" {
+			return Place{}, fmt.Errorf("%w: %q is no place for many images: give HOST[/PREFIX], oci:DIR or store:", ErrInvalid, s)
+		}
+		return Place{Kind: ref.OCILayout, Path: r.Path}, nil
+	}
+	s = strings.TrimSuffix(strings.TrimPrefix(s, "docker://"), "/")
+	host, prefix, _ := strings.Cut(s, "/")
+	// Some repository there tells what is right for both.
+	r, err := ref.Parse("docker://" + host + "/" + strings.TrimPrefix(prefix+"/x", "/"))
+	if err != nil {
+		return Place{}, err
+	}
+	if !strings.EqualFold(r.Host, host) && host != "index.docker.io" {
+		return Place{}, fmt.Errorf("%w: %q names no registry: a host has a dot or a port, or is localhost", ErrInvalid, s)
+	}
+	return Place{Kind: ref.Registry, Host: r.Host, Prefix: prefix}, nil
+}
+
+// String is what ParsePlace reads.
+func (p Place) String() string {
+	switch p.Kind {
+	case ref.Registry:
+		return strings.TrimSuffix(p.Host+"/"+p.Prefix, "/")
+	case ref.OCILayout:
+		return "oci:" + p.Path
+	}
+	return "store:"
+}
+
+// at is what an image of that whole name is called at the place.
+func (p Place) at(name ref.Ref) (ref.Ref, error) {
+	repo := name.Repo
+	if p.Scoped {
+		repo = strings.ReplaceAll(name.Host, ":", "_") + "/" + repo
+	}
+	switch p.Kind {
+	case ref.Registry:
+		if p.Prefix != "" {
+			repo = p.Prefix + "/" + repo
+		}
+		if err := ref.CheckRepo(repo); err != nil {
+			return ref.Ref{}, fmt.Errorf("%s at %s: %w", name, p, err)
+		}
+		return ref.Ref{Kind: ref.Registry, Host: p.Host, Repo: repo, Tag: name.Tag, Digest: name.Digest}, nil
+	case ref.OCILayout:
+		return ref.Ref{Kind: ref.OCILayout, Path: p.Path}, nil
+	}
+	r, err := ref.Parse("store:" + name.Familiar())
+	if err != nil {
+		return r, fmt.Errorf("%s in the store: %w", name, err)
+	}
+	return r, nil
+}
