@@ -55,7 +55,6 @@ func newLoad(e *env) *cobra.Command {
 	f.BoolVar(&l.check, "check", false, "verify the archive, and write nothing")
 	f.BoolVar(&l.json, "json", false, "print a report as JSON instead of the digests")
 	f.BoolVarP(&e.globals.silent, "quiet", "q", false, "no progress and no summary")
-	e.tlsVerify(f)
 	return cmd
 }
 

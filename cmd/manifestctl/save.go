@@ -55,7 +55,6 @@ func newSave(e *env) *cobra.Command {
 	f.BoolVarP(&e.globals.silent, "quiet", "q", false, "no progress and no summary")
 	f.StringVar(&s.format, "format", "", "podman's: oci-archive")
 	f.Lookup("format").Hidden = true
-	e.tlsVerify(f)
 	return cmd
 }
 
