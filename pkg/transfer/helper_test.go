@@ -69,6 +69,8 @@ type counter struct {
 	counting sync.Mutex
 	lines    []string // "GET manifests"
 	hook     func(w http.ResponseWriter, r *http.Request) bool
+	now      int // requests that are under way
+	most     int // that ever were at once
 }
 
 func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -82,7 +84,14 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.counting.Lock()
 	c.lines = append(c.lines, line)
 	hook := c.hook
+	c.now++
+	c.most = max(c.most, c.now)
 	c.counting.Unlock()
+	defer func() {
+		c.counting.Lock()
+		defer c.counting.Unlock()
+		c.now--
+	}()
 	time.Sleep(c.delay)
 	if hook == nil || !hook(w, r) {
 		c.Handler.ServeHTTP(w, r)
@@ -94,7 +103,7 @@ func (c *counter) reset() []string {
 	c.counting.Lock()
 	defer c.counting.Unlock()
 	lines := c.lines
-	c.lines = nil
+	c.lines, c.most = nil, c.now
 	return lines
 }
 
@@ -102,6 +111,13 @@ func (c *counter) setHook(h func(w http.ResponseWriter, r *http.Request) bool) {
 	c.counting.Lock()
 	defer c.counting.Unlock()
 	c.hook = h
+}
+
+// atOnce is the most requests that were under way at one time since reset.
+func (c *counter) atOnce() int {
+	c.counting.Lock()
+	defer c.counting.Unlock()
+	return c.most
 }
 
 // countOf is how many lines are these.
