@@ -131,8 +131,8 @@ lint: static ## the full linter (Go; compiles golangci-lint, minutes the first t
 	$(GO) run $(GOLANGCI) run
 
 .PHONY: docs
-docs: ## write docs/cli from the commands (Go)
-	$(GO) test ./cmd/manifestctl -run TestReference -update
+docs: ## write docs/cli and docs/migrating.md from the commands (Go)
+	$(GO) test ./cmd/manifestctl -run 'TestReference|TestMigrating' -update
 
 .PHONY: golden
 golden: ## write golden files anew; look at git diff (Go)

@@ -133,15 +133,15 @@ func (t *tree) edit(ctx context.Context, s *subject) (*product, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.o.Form != AsIs {
-		if err := x.Convert(t.o.Form == Docker); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.platform, err)
-		}
-	}
 	set := transfer.AnnotationsFor(t.o.Annotations, transfer.LevelManifest, &s.platform)
 	gone := transfer.AnnotationsFor(t.o.Unannotate, transfer.LevelManifest, &s.platform)
 	if err := x.Annotate(set, slices.Sorted(maps.Keys(gone))...); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.platform, err)
+	}
+	if t.o.Form != AsIs {
+		if err := x.Convert(t.o.Form == Docker); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.platform, err)
+		}
 	}
 	p.notes = append(p.notes, x.Notes()...)
 	p.desc, p.manifest, err = x.Finish()
@@ -385,16 +385,17 @@ func resubject(raw []byte, now ocispec.Descriptor) (ocispec.Descriptor, []byte, 
 
 // indexItself changes what an index says of itself.
 func (t *tree) indexItself(x *index.Editor, depth int) error {
-	if t.o.Form != AsIs {
-		if err := x.Convert(t.o.Form == Docker); err != nil {
+	if depth == 0 {
+		gone := transfer.AnnotationsFor(t.o.Unannotate, transfer.LevelIndex, nil)
+		err := x.Annotate(transfer.AnnotationsFor(t.o.Annotations, transfer.LevelIndex, nil), slices.Sorted(maps.Keys(gone))...)
+		if err != nil {
 			return err
 		}
 	}
-	if depth > 0 {
+	if t.o.Form == AsIs {
 		return nil
 	}
-	gone := transfer.AnnotationsFor(t.o.Unannotate, transfer.LevelIndex, nil)
-	return x.Annotate(transfer.AnnotationsFor(t.o.Annotations, transfer.LevelIndex, nil), slices.Sorted(maps.Keys(gone))...)
+	return x.Convert(t.o.Form == Docker)
 }
 
 // referrers are the roots of what refers to images that became others: pointed at what those are now. Signatures stay
