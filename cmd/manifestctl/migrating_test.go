@@ -289,4 +289,3 @@ manifests:
 
 // descriptorExample is a file of imagetools'.
 const descriptorExample = `{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"$ARM64","size":1,"platform":{"architecture":"arm64","os":"linux","variant":"v8"},"annotations":{"from":"file"}}`
-
