@@ -1,0 +1,145 @@
+// Package oracle runs a real BuildKit to compare with: buildkitd and buildctl of the version that
+// tools/buildkit/go.mod pins, which is that of the Dockerfile frontend in the main module.
+//
+// It is for tests and the bench. The programs are built once and kept in the user's cache directory by
+// version; the daemon listens on a loopback port, keeps everything in a directory of the caller and ends
+// with it. It needs root and runc.
+package oracle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrUnavailable is the kind of "this machine cannot run BuildKit".
+var ErrUnavailable = errors.New("BuildKit cannot run here")
+
+// Available says why no daemon can run here; nil when one can.
+func Available() error {
+	if os.Getuid() != 0 {
+		return fmt.Errorf("%w: it needs root", ErrUnavailable)
+	}
+	if _, err := exec.LookPath("runc"); err != nil {
+		return fmt.Errorf("%w: it needs runc (Debian: runc)", ErrUnavailable)
+	}
+	return nil
+}
+
+const module = "github.com/moby/buildkit"
+
+// Binaries returns the directory with buildkitd and buildctl, building them when they are not there (minutes).
+// root is the main module's directory.
+func Binaries(ctx context.Context, root string) (string, error) {
+	tools := filepath.Join(root, "tools", "buildkit")
+	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Version}}", module)
+	list.Dir = tools
+	version, err := list.Output()
+	if err != nil {
+		return "", fmt.Errorf("asking for the version of BuildKit: %w", err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("looking for a cache directory: %w", err)
+	}
+	dir := filepath.Join(cache, "manifestctl", "buildkit-"+strings.TrimSpace(string(version)))
+	if _, err := os.Stat(filepath.Join(dir, "buildkitd")); err == nil {
+		return dir, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), "building-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", tmp+"/", module+"/cmd/buildkitd", module+"/cmd/buildctl")
+	build.Dir = tools
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building BuildKit: %w\n%s", err, out)
+	}
+	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
+}
+
+// Daemon is a running buildkitd.
+type Daemon struct {
+	Addr string // tcp://127.0.0.1:PORT
+	bin  string
+	cmd  *exec.Cmd
+	log  *bytes.Buffer
+	done chan struct{}
+}
+
+// Start starts buildkitd of the directory bin with its state in dir. env is added to its environment.
+func Start(ctx context.Context, bin, dir string, env ...string) (*Daemon, error) {
+	if err := Available(); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := "tcp://" + l.Addr().String()
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	d := &Daemon{Addr: addr, bin: bin, log: &bytes.Buffer{}, done: make(chan struct{})}
+	d.cmd = exec.Command(filepath.Join(bin, "buildkitd"),
+		"--root", dir, "--addr", addr, "--oci-worker-net", "host", "--oci-worker-snapshotter", "overlayfs",
+		"--allow-insecure-entitlement", "network.host", "--allow-insecure-entitlement", "security.insecure",
+		"--otel-socket-path", filepath.Join(dir, "otel.sock"))
+	d.cmd.Env = append(os.Environ(), env...)
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := d.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting buildkitd: %w", err)
+	}
+	go func() { _ = d.cmd.Wait(); close(d.done) }()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		c := d.Command(ctx, "debug", "workers")
+		if c.Run() == nil {
+			return d, nil
+		}
+		select {
+		case <-d.done:
+			return nil, fmt.Errorf("%w: buildkitd ended:\n%s", ErrUnavailable, d.log)
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), d.Close())
+		case <-time.After(100 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return nil, errors.Join(fmt.Errorf("%w: buildkitd does not answer", ErrUnavailable), d.Close())
+		}
+	}
+}
+
+// Command is buildctl for this daemon.
+func (d *Daemon) Command(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, filepath.Join(d.bin, "buildctl"), append([]string{"--addr", d.Addr}, args...)...)
+}
+
+// Close ends the daemon.
+func (d *Daemon) Close() error {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.done:
+	case <-time.After(20 * time.Second):
+		_ = d.cmd.Process.Kill()
+		<-d.done
+	}
+	return nil
+}
