@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -48,10 +49,13 @@ func TestDifferential(t *testing.T) {
 	require.NoError(t, err)
 	cases := loadCases(t)
 	bs := makeBases(t)
-	daemon, err := oracle.Start(t.Context(), bin, t.TempDir())
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = daemon.Close() })
-	theirs := &buildkit{daemon: daemon, bases: bs}
+	theirs := &buildkit{idle: make(chan *oracle.Daemon, runtime.NumCPU()), bases: bs}
+	for range cap(theirs.idle) {
+		daemon, err := oracle.Start(t.Context(), bin, t.TempDir())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = daemon.Close() })
+		theirs.idle <- daemon
+	}
 
 	var mu sync.Mutex // guards answers
 	answers := map[string]string{}

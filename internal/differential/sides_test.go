@@ -2,6 +2,7 @@ package differential
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -53,19 +54,25 @@ func (o *ours) build(ctx context.Context, c *testCase, dir, dest string) (string
 	return string(out), err
 }
 
-// buildkit is a daemon that all cases share.
+// buildkit is daemons that all cases share; each does one at a time.
 type buildkit struct {
-	daemon *oracle.Daemon
-	bases  *bases
+	idle  chan *oracle.Daemon
+	bases *bases
 }
 
-func (b *buildkit) build(ctx context.Context, c *testCase, dir, dest string) (string, error) {
-	id := c.topic + "-" + c.name
+func (b *buildkit) build(ctx context.Context, c *testCase, dir, dest string) (_ string, err error) {
+	daemon := <-b.idle
+	defer func() {
+		// It would update this context for the next case, and the times of directories would be those of the update.
+		prune, perr := daemon.Command(ctx, "prune", "--all", "--filter", "type==source.local").CombinedOutput()
+		if perr != nil {
+			err = errors.Join(err, fmt.Errorf("pruning: %w\n%s", perr, prune))
+		}
+		b.idle <- daemon
+	}()
 	args := []string{
 		"build", "--progress", "plain", "--frontend", "dockerfile.v0",
-		// Names of their own: a daemon updates the context of an earlier case with the same name, and the
-		// times of its directories are then those of the update.
-		"--local", id + "=" + dir, "--opt", "contextkey=" + id, "--local", "df-" + id + "=" + dir, "--opt", "dockerfilekey=df-" + id,
+		"--local", "context=" + dir, "--local", "dockerfile=" + dir,
 		"--opt", "build-arg:SOURCE_DATE_EPOCH=" + strconv.Itoa(epoch),
 		"--output", "type=oci,rewrite-timestamp=true,dest=" + dest,
 	}
@@ -78,16 +85,16 @@ func (b *buildkit) build(ctx context.Context, c *testCase, dir, dest string) (st
 			args = append(args, "--opt", "build-arg:"+kv)
 		}
 	}
-	more, err := buildctlFlags(id, c.flags(dir))
+	more, err := buildctlFlags(c.flags(dir))
 	if err != nil {
 		return "", err
 	}
-	out, err := b.daemon.Command(ctx, append(args, more...)...).CombinedOutput()
+	out, err := daemon.Command(ctx, append(args, more...)...).CombinedOutput()
 	return string(out), err
 }
 
 // buildctlFlags says flags of docker buildx build as buildctl wants them.
-func buildctlFlags(id string, flags []string) ([]string, error) {
+func buildctlFlags(flags []string) ([]string, error) {
 	var out []string
 	opt := func(k, v string) { out = append(out, "--opt", k+"="+v) }
 	joined := map[string][]string{}
@@ -128,8 +135,8 @@ func buildctlFlags(id string, flags []string) ([]string, error) {
 			out = append(out, name, value)
 		case "--build-context":
 			k, v, _ := strings.Cut(value, "=")
-			out = append(out, "--local", id+"-"+k+"="+v)
-			opt("context:"+k, "local:"+id+"-"+k)
+			out = append(out, "--local", k+"="+v)
+			opt("context:"+k, "local:"+k)
 		case "-f", "--file":
 			opt("filename", filepath.Base(value))
 		default:

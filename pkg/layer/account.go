@@ -70,6 +70,24 @@ func (v *View) LookupOwner(owner string) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
+// UserByName looks a user up in /etc/passwd; ok is false when it is not there.
+func (v *View) UserByName(name string) (uid, gid int, ok bool, err error) {
+	p, err := v.user(func(p *passwdLine) bool { return p.name == name })
+	if err != nil || p == nil {
+		return 0, 0, false, err
+	}
+	return p.uid, p.gid, true, nil
+}
+
+// GroupByName looks a group up in /etc/group; ok is false when it is not there.
+func (v *View) GroupByName(name string) (gid int, ok bool, err error) {
+	g, err := v.groups(func(g *groupLine) bool { return g.name == name })
+	if err != nil || len(g) == 0 {
+		return 0, false, err
+	}
+	return g[0].gid, true, nil
+}
+
 func (v *View) groupID(group string) (int, error) {
 	gid, err := parseID(group)
 	if !errors.Is(err, strconv.ErrSyntax) {

@@ -25,7 +25,7 @@ func (b *Builder) Archive(ctx context.Context, dir string, open func() (io.ReadC
 			src.Close()
 		}
 	}()
-	data, plain, err := b.archiveData(src)
+	data, plain, err := archiveData(src)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (b *Builder) Archive(ctx context.Context, dir string, open func() (io.ReadC
 }
 
 // archiveData returns src as random access when it is an uncompressed file, leaving it at its start.
-func (b *Builder) archiveData(src io.Reader) (r io.ReaderAt, plain bool, err error) {
+func archiveData(src io.Reader) (r io.ReaderAt, plain bool, err error) {
 	f, ok := src.(interface {
 		io.ReaderAt
 		io.Seeker

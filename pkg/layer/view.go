@@ -16,6 +16,10 @@ type Source struct {
 	// Open gives random access to the uncompressed tar; called at most once per
 	// View, only when data is read. The View closes it.
 	Open func() (ReaderAtCloser, error)
+	// OpenEntry, when it is not nil, reads a regular file of the TOC instead of Open and the offset: a tree that is no tar.
+	OpenEntry func(e *Entry) (io.ReadCloser, error)
+	// Sum gives the SHA-256 of a regular file's bytes without reading them; ok is false where it is not known. May be nil.
+	Sum func(e *Entry) (sum [32]byte, ok bool)
 }
 
 // ReaderAtCloser is random access that is given back.
@@ -34,10 +38,12 @@ type View struct {
 
 // source opens a layer's data once.
 type source struct {
-	open func() (ReaderAtCloser, error)
-	mu   sync.Mutex // guards what follows
-	r    ReaderAtCloser
-	err  error
+	open  func() (ReaderAtCloser, error)
+	entry func(*Entry) (io.ReadCloser, error)
+	sum   func(*Entry) ([32]byte, bool)
+	mu    sync.Mutex // guards what follows
+	r     ReaderAtCloser
+	err   error
 }
 
 func (s *source) at() (io.ReaderAt, error) {
@@ -63,7 +69,7 @@ func NewView(layers []Source) (*View, error) {
 		if err := v.t.add(i, l.TOC.Entries); err != nil {
 			return nil, fmt.Errorf("layer %d (%s): %w", i+1, l.TOC.DiffID, err)
 		}
-		v.srcs = append(v.srcs, &source{open: l.Open})
+		v.srcs = append(v.srcs, &source{open: l.Open, entry: l.OpenEntry, sum: l.Sum})
 	}
 	return v, nil
 }
@@ -133,6 +139,9 @@ func (v *View) open(ino *inode) (io.ReadCloser, error) {
 	e := ino.e
 	if e.Size == 0 {
 		return io.NopCloser(strings.NewReader("")), nil
+	}
+	if read := v.srcs[ino.src].entry; read != nil {
+		return read(e)
 	}
 	at, err := v.srcs[ino.src].at()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -67,25 +68,41 @@ func (v *View) dataSum(e Entry, open func() (io.ReadCloser, error)) (sum [32]byt
 	if err != nil {
 		return sum, err
 	}
-	if s, ok := v.sums.Load(n.ino); ok {
+	return v.sumOf(n.ino, open)
+}
+
+func (v *View) sumOf(ino *inode, open func() (io.ReadCloser, error)) (sum [32]byte, err error) {
+	if s, ok := v.sums.Load(ino); ok {
 		if sum, ok := s.([32]byte); ok {
 			return sum, nil
+		}
+	}
+	if ino.src >= 0 {
+		if known := v.srcs[ino.src].sum; known != nil {
+			if sum, ok := known(ino.e); ok {
+				return sum, nil
+			}
 		}
 	}
 	r, err := open()
 	if err != nil {
 		return sum, err
 	}
-	defer r.Close()
+	sum, err = sumReader(r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return sum, fmt.Errorf("reading %q: %w", ino.e.Name, err)
+	}
+	v.sums.Store(ino, sum)
+	return sum, nil
+}
+
+func sumReader(r io.Reader) (sum [32]byte, err error) {
 	h := sha256.New()
 	buf := bufPool.Get()
 	defer bufPool.Put(buf)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, r, *buf); err != nil {
-		return sum, fmt.Errorf("reading %q: %w", e.Name, err)
-	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{r}, *buf)
 	h.Sum(sum[:0])
-	v.sums.Store(n.ino, sum)
-	return sum, nil
+	return sum, err
 }
 
 // fieldHash writes fields so that no two sequences of them give the same bytes.
