@@ -36,7 +36,11 @@ func Diff(ctx context.Context, upper string, w io.Writer, o DiffOptions) error {
 		ctx: ctx, o: o, tw: newTarWriter(w), owners: owners, euid: uint32(unix.Geteuid()),
 		links: map[inodeKey]*Entry{}, names: make([]byte, 4096),
 	}
-	if err := d.dir(fd, "."); err != nil {
+	top := level{name: ".", base: -1, written: true}
+	if o.Base != nil {
+		top.base = int(o.Base.Fd())
+	}
+	if err := d.dir(fd, &top); err != nil {
 		return err
 	}
 	return d.tw.close()
@@ -56,16 +60,59 @@ type differ struct {
 	cur    Entry
 }
 
+// level is a directory that is being written.
+type level struct {
+	name    string
+	up      *level
+	entry   Entry
+	written bool
+	base    int  // what the base has there, a directory; -1: nothing
+	hidden  bool // the upper does not show what the base has in it
+}
+
+// write puts out an entry, after the directories above it that were held back.
+func (d *differ) write(e *Entry, in *level) error {
+	if err := d.parents(in); err != nil {
+		return err
+	}
+	return d.tw.header(e)
+}
+
+func (d *differ) parents(in *level) error {
+	if in.written {
+		return nil
+	}
+	if err := d.parents(in.up); err != nil {
+		return err
+	}
+	in.written = true
+	return d.tw.header(&in.entry)
+}
+
 // dir writes what is in the directory fd, sorted.
-func (d *differ) dir(fd int, name string) error {
+func (d *differ) dir(fd int, in *level) error {
 	if err := context.Cause(d.ctx); err != nil {
 		return err
 	}
+	name := in.name
 	names, err := readNames(fd)
 	if err != nil {
 		return fmt.Errorf("listing %q: %w", name, err)
 	}
-	for _, base := range names {
+	names, gone, err := in.gone(names)
+	if err != nil {
+		return fmt.Errorf("listing what is below %q: %w", name, err)
+	}
+	for i, base := range names {
+		if gone[i] {
+			if err := d.parents(in); err != nil {
+				return err
+			}
+			if err := d.tw.whiteout(joinName(name, base)); err != nil {
+				return err
+			}
+			continue
+		}
 		path := joinName(name, base)
 		if d.o.Skip[path] {
 			continue
@@ -73,7 +120,7 @@ func (d *differ) dir(fd int, name string) error {
 		if len(path) >= defaultPathLen {
 			return &EntryError{Name: path, Offset: -1, Err: fmt.Errorf("name of %d bytes: %w: %w", len(path), ErrLimit, unix.ENAMETOOLONG)}
 		}
-		if err := d.entry(fd, base, path); err != nil {
+		if err := d.entry(fd, base, path, in); err != nil {
 			return err
 		}
 	}
@@ -84,13 +131,19 @@ func (d *differ) fail(name string, err error) error {
 	return &EntryError{Name: name, Offset: -1, Err: err}
 }
 
-func (d *differ) entry(dir int, base, name string) error {
+func (d *differ) entry(dir int, base, name string, in *level) error {
 	st, err := fstatat(dir, base)
 	if err != nil {
 		return d.fail(name, err)
 	}
-	if isWhiteout(&st) {
-		return d.tw.whiteout(name) // they share one inode, so this comes before hard links
+	if isWhiteout(&st) { // they share one inode, so this comes before hard links
+		if d.o.Base != nil && !in.has(base) {
+			return nil
+		}
+		if err := d.parents(in); err != nil {
+			return err
+		}
+		return d.tw.whiteout(name)
 	}
 	kind := st.Mode & unix.S_IFMT
 	if kind == unix.S_IFSOCK {
@@ -105,15 +158,19 @@ func (d *differ) entry(dir int, base, name string) error {
 		key := inodeKey{uint64(st.Dev), uint64(st.Ino)}
 		if first := d.links[key]; first != nil {
 			e.Type, e.Link, e.UID, e.GID = tar.TypeLink, first.Name, first.UID, first.GID
-			return d.tw.header(e)
+			return d.write(e, in)
 		}
-		defer func() { d.links[key] = &Entry{Name: name, UID: e.UID, GID: e.GID} }()
+		defer func() {
+			if in.written { // else it is as in the base
+				d.links[key] = &Entry{Name: name, UID: e.UID, GID: e.GID}
+			}
+		}()
 	}
 	switch kind {
 	case unix.S_IFREG:
-		return d.file(dir, base, &st)
+		return d.file(dir, base, &st, in)
 	case unix.S_IFDIR:
-		return d.subdir(dir, base, &st)
+		return d.subdir(dir, base, &st, in)
 	case unix.S_IFLNK:
 		e.Type = tar.TypeSymlink
 		if e.Link, err = readlinkat(dir, base); err != nil {
@@ -127,7 +184,7 @@ func (d *differ) entry(dir int, base, name string) error {
 		return d.fail(name, fmt.Errorf("%w: mode %o", ErrType, st.Mode))
 	}
 	d.ids(e, &st, Owner{}, name)
-	return d.tw.header(e)
+	return d.unlessSame(e, &st, -1, base, in)
 }
 
 func (d *differ) device(e *Entry, kind uint32, rdev uint64) {
@@ -240,7 +297,7 @@ func (d *differ) attributes(fd int, e *Entry) (rec Owner, opaque bool, err error
 	return rec, opaque, checkXattrs(e, defaultXattrSize)
 }
 
-func (d *differ) subdir(dir int, base string, st *unix.Stat_t) error {
+func (d *differ) subdir(dir int, base string, st *unix.Stat_t, in *level) error {
 	name := d.cur.Name
 	fd, restore, err := d.open(dir, base, st, unix.O_DIRECTORY)
 	if err != nil {
@@ -255,18 +312,35 @@ func (d *differ) subdir(dir int, base string, st *unix.Stat_t) error {
 		return d.fail(name, err)
 	}
 	d.ids(e, st, rec, name)
-	if err := d.tw.header(e); err != nil {
-		return err
+	sub := &level{name: name, up: in, entry: *e, base: -1, hidden: in.hidden || opaque}
+	if d.o.Base == nil {
+		sub.hidden = false
+		if err := d.parents(sub); err != nil {
+			return err
+		}
+		if opaque {
+			if err := d.tw.opaque(name); err != nil {
+				return err
+			}
+		}
+		return d.dir(fd, sub)
 	}
-	if opaque {
-		if err := d.tw.opaque(name); err != nil {
+	same, err := d.sameDir(e, base, in, sub)
+	if err != nil {
+		return d.fail(name, err)
+	}
+	if sub.base >= 0 {
+		defer unix.Close(sub.base)
+	}
+	if !same {
+		if err := d.parents(sub); err != nil {
 			return err
 		}
 	}
-	return d.dir(fd, name)
+	return d.dir(fd, sub)
 }
 
-func (d *differ) file(dir int, base string, st *unix.Stat_t) error {
+func (d *differ) file(dir int, base string, st *unix.Stat_t, in *level) error {
 	e := &d.cur
 	fd, restore, err := d.open(dir, base, st, 0)
 	if err != nil {
@@ -291,11 +365,15 @@ func (d *differ) file(dir int, base string, st *unix.Stat_t) error {
 		e.Type, e.Size = tar.TypeReg, now.Size
 	case unix.S_IFCHR, unix.S_IFBLK:
 		d.device(e, rec.Type, rec.Rdev)
-		return d.tw.header(e)
+		return d.unlessSame(e, &now, -1, base, in)
 	default:
 		return d.fail(e.Name, fmt.Errorf("%w: %s records mode %o", ErrInvalid, OwnerXattr, rec.Type))
 	}
-	if err := d.tw.header(e); err != nil {
+	same, err := d.same(e, &now, fd, base, in)
+	if err != nil || same {
+		return err
+	}
+	if err := d.write(e, in); err != nil {
 		return err
 	}
 	return d.content(fd, e)

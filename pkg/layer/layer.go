@@ -12,7 +12,10 @@
 //   - Whiteouts are known to whiteout.go only.
 package layer
 
-import "time"
+import (
+	"os"
+	"time"
+)
 
 // Ownership is how a tree on disk keeps owners (EXECUTOR.md section 2).
 type Ownership string
@@ -42,6 +45,12 @@ type DiffOptions struct {
 	// Skip names paths (relative, clean) to leave out: mount points the executor made; a
 	// name that is a directory is left out with all below it.
 	Skip map[string]bool
+	// Base is the directory (an O_PATH descriptor is enough) that the upper directory lies over. With it the layer is what
+	// BuildKit's exporter writes: what differs from the base, each with the directories above it; whiteouts of single
+	// names instead of opaque directories; nothing for a name that was made and removed. Without it, all of the upper.
+	Base *os.File
+	// BaseOwners looks up what was recorded about a name of the base that cannot carry it; nil: nothing was.
+	BaseOwners func(name string) (Owner, bool)
 	// Times gives the mtimes to write for directories that only changed because stubs were made in and removed from them.
 	Times map[string]time.Time
 }

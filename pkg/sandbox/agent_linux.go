@@ -242,7 +242,12 @@ func diff(ctx context.Context, st *wireStep, upper string, fd int) error {
 	}
 	out := os.NewFile(uintptr(dup), "diff")
 	defer out.Close()
+	base, owners, err := openBase(st)
+	if err != nil {
+		return err
+	}
+	defer base.Close()
 	return layer.Diff(ctx, upper, out, layer.DiffOptions{
-		Ownership: st.Ownership, Clamp: st.Clamp,
+		Ownership: st.Ownership, Clamp: st.Clamp, Base: base, BaseOwners: owners,
 	})
 }

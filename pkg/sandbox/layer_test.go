@@ -71,7 +71,7 @@ func TestLayer(t *testing.T) {
 				"--", "symlink", "/to", "/ln", "--", "link", "/new", "/also", "--", "mkfifo", "/fifo", "--", "rename", "/mv", "/moved", "--", "chmod", "/new", "04755"))
 			assert.ElementsMatch(t, []string{
 				"0 4755 0:0 also = content", "1 4755 0:0 new -> also", "5 755 0:0 d/", "0 0 0:0 d/.wh.gone = ",
-				"5 755 0:0 whole/", "0 0 0:0 whole/.wh..wh..opq = ", "0 644 0:0 whole/c = 3",
+				"5 755 0:0 whole/", "0 0 0:0 whole/.wh.a = ", "0 0 0:0 whole/.wh.b = ", "0 644 0:0 whole/c = 3",
 				"2 777 0:0 ln -> /to", "6 644 0:0 fifo", "0 644 0:0 moved = m", "0 0 0:0 .wh.mv = ",
 			}, got)
 		})
