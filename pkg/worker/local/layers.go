@@ -141,6 +141,10 @@ func (w *Worker) randomAccess(ctx context.Context, l solve.Layer) (layer.ReaderA
 func (w *Worker) View(ctx context.Context, layers []solve.Layer) (*layer.View, error) {
 	sources := make([]layer.Source, len(layers))
 	for i, l := range layers {
+		if f := w.virtual.get(l.DiffID); f != nil {
+			sources[i] = f.Source()
+			continue
+		}
 		toc, err := w.toc(ctx, l)
 		if err != nil {
 			return nil, err

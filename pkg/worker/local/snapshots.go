@@ -217,6 +217,9 @@ func (s *snapshots) publish(dir string, chain digest.Digest, size int64) error {
 // does not name but puts something into come first, as they are below; so do files below that it links to.
 func (w *Worker) completeTar(ctx context.Context, layers []solve.Layer, out io.Writer) (err error) {
 	top := layers[len(layers)-1]
+	if f := w.virtual.get(top.DiffID); f != nil {
+		return writeVirtual(ctx, f, out)
+	}
 	toc, err := w.toc(ctx, top)
 	if err != nil {
 		return err

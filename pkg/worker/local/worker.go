@@ -37,6 +37,11 @@ type Options struct {
 	Contexts map[string]string // name → directory
 	Sandbox  sandbox.Options
 	Secret   func(id string) (data []byte, ok bool, err error)
+	// SSH gives the socket of an ssh agent by its id ("default"); nil: none.
+	SSH func(id string) (socket string, ok bool)
+	// Epoch is SOURCE_DATE_EPOCH: the time that directories get in which a file operation changes something.
+	Epoch    *int64
+	Insecure bool // RUN --security=insecure is allowed
 	Pull     bool // ask for tags again that were resolved before
 	NoCache  bool
 	Events   event.Sink
@@ -47,6 +52,8 @@ type Worker struct {
 	o     Options
 	trees *snapshots
 	bases bases
+
+	virtual virtuals
 
 	spoolMu sync.Mutex // guards spool
 	spool   string
@@ -61,6 +68,7 @@ var _ solve.Worker = (*Worker)(nil)
 // New makes a worker. The sandbox is started when the first process is to be run.
 func New(o Options) *Worker {
 	w := &Worker{o: o}
+	w.virtual.files, w.virtual.sums = map[digest.Digest]*source.Files{}, map[string]*source.Sums{}
 	w.trees = &snapshots{worker: w, ready: map[digest.Digest]*snapshot{}}
 	w.bases.pulled = map[string]*base{}
 	return w
@@ -68,7 +76,7 @@ func New(o Options) *Worker {
 
 // Close ends the sandbox and removes what it left.
 func (w *Worker) Close() error {
-	errs := []error{w.bases.close()}
+	errs := []error{w.bases.close(), w.closeVirtual()}
 	if w.spool != "" {
 		errs = append(errs, os.RemoveAll(w.spool))
 	}
@@ -93,8 +101,10 @@ func (w *Worker) sandbox(ctx context.Context) (*sandbox.Pool, error) {
 // Key implements solve.Worker.
 func (w *Worker) Key(ctx context.Context, v *graph.Vertex, inputs []solve.Result) (digest.Digest, error) {
 	switch op := v.Op.(type) {
-	case graph.Image, graph.Local:
+	case graph.Image, graph.Local, graph.Merge, graph.Diff, graph.HTTP, graph.Git:
 		return "", nil // their content is what others' keys are made of
+	case graph.File:
+		return w.fileKey(ctx, op, inputs)
 	case graph.Exec:
 		return w.execKey(ctx, op, inputs)
 	case graph.Layer:
@@ -113,7 +123,20 @@ func (w *Worker) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result
 	case graph.Image:
 		return w.image(ctx, v, op)
 	case graph.Local:
+		if op.Raw {
+			return w.files(ctx, op)
+		}
 		return w.local(ctx, op)
+	case graph.HTTP:
+		return w.http(ctx, op)
+	case graph.Git:
+		return w.git(ctx, op)
+	case graph.File:
+		return w.file(ctx, op, inputs)
+	case graph.Merge:
+		return merge(inputs), nil
+	case graph.Diff:
+		return w.diff(ctx, inputs)
 	case graph.Exec:
 		return w.exec(ctx, v, op, inputs)
 	case graph.Layer:

@@ -1,0 +1,134 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+// virtuals are directories of this machine that stand in results as layers without being in the store: what is
+// copied of them is read where it is. Their DiffID is the digest of no tar.
+type virtuals struct {
+	mu    sync.Mutex // guards what follows
+	files map[digest.Digest]*source.Files
+	sums  map[string]*source.Sums // by absolute directory
+}
+
+func (v *virtuals) get(d digest.Digest) *source.Files {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.files[d]
+}
+
+const sumsKind = "filesums"
+
+func sumsKey(dir string) string { return digest.FromString(dir).Encoded() }
+
+// sumsOf returns the digests that are known of a directory's files.
+func (w *Worker) sumsOf(dir string) *source.Sums {
+	w.virtual.mu.Lock()
+	defer w.virtual.mu.Unlock()
+	if s := w.virtual.sums[dir]; s != nil {
+		return s
+	}
+	var data []byte
+	if r, err := w.o.Store.GetRecord(sumsKind, sumsKey(dir)); err == nil {
+		data = r.Data
+	}
+	s := source.LoadSums(data)
+	w.virtual.sums[dir] = s
+	return s
+}
+
+// closeVirtual remembers digests of files for the next build.
+func (w *Worker) closeVirtual() error {
+	w.virtual.mu.Lock()
+	defer w.virtual.mu.Unlock()
+	var errs []error
+	for dir, s := range w.virtual.sums {
+		data, changed, err := s.Save()
+		if err == nil && changed {
+			err = w.o.Store.PutRecord(sumsKind, sumsKey(dir), store.Record{Data: data})
+		}
+		errs = append(errs, err)
+	}
+	for _, f := range w.virtual.files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// files opens a directory as it is (graph.Local with Raw).
+func (w *Worker) files(ctx context.Context, op graph.Local) (solve.Result, error) {
+	root, err := w.contextRoot(op.Context)
+	if err != nil {
+		return solve.Result{}, err
+	}
+	dir, err := filepath.Abs(root.Name())
+	if err != nil {
+		return solve.Result{}, errors.Join(err, root.Close())
+	}
+	f, err := source.OpenFiles(ctx, root, source.FilesOptions{Include: op.Include, Exclude: op.Exclude, Follow: op.Follow}, w.sumsOf(dir))
+	if err != nil {
+		return solve.Result{}, errors.Join(fmt.Errorf("build context %q: %w", op.Context, err), root.Close())
+	}
+	id := digestOf("virtual", digest.FromString(dir), f.TOC.DiffID)
+	w.virtual.mu.Lock()
+	defer w.virtual.mu.Unlock()
+	if w.virtual.files[id] != nil {
+		err = f.Close()
+	} else {
+		w.virtual.files[id] = f
+	}
+	return solve.Result{Layers: []solve.Layer{{DiffID: id, Size: f.TOC.Size}}}, err
+}
+
+// hasVirtual reports whether a result has a layer that is a directory of this machine.
+func (w *Worker) hasVirtual(r solve.Result) bool {
+	for _, l := range r.Layers {
+		if w.virtual.get(l.DiffID) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// writeVirtual writes a directory of this machine as a tar.
+func writeVirtual(ctx context.Context, f *source.Files, out io.Writer) error {
+	v, err := layer.NewView([]layer.Source{f.Source()})
+	if err != nil {
+		return err
+	}
+	return errors.Join(layer.Flatten(ctx, v, out, ""), v.Close())
+}
+
+// Settle makes layers in the store of those of r that are directories of this machine, as results of a build need them.
+func (w *Worker) Settle(ctx context.Context, r solve.Result) (solve.Result, error) {
+	if !w.hasVirtual(r) {
+		return r, nil
+	}
+	out := solve.Result{Config: r.Config}
+	for _, l := range r.Layers {
+		if f := w.virtual.get(l.DiffID); f != nil {
+			real, err := w.commit(ctx, func(to io.Writer) error { return writeVirtual(ctx, f, to) })
+			if err != nil {
+				return solve.Result{}, err
+			}
+			real.History = l.History
+			l = real
+		}
+		out.Layers = append(out.Layers, l)
+	}
+	return out, nil
+}
