@@ -25,6 +25,9 @@ const confirmDir = "testdata/confirm"
 
 // TestConfirmed compares with BuildKit's recorded answers.
 func TestConfirmed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("minutes of builds")
+	}
 	cases := loadCases(t)
 	recorded := readConfirmed(t)
 	bs := makeBases(t)

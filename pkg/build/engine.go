@@ -44,7 +44,7 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 	e := &engine{req: req, o: o, contexts: map[string]string{}}
 	e.opener = &source.Opener{Registry: client, Store: st, Dir: o.Dir}
 	e.worker = local.New(local.Options{
-		Store: st, Opener: e.opener, Contexts: e.contexts, Secret: secrets(req, o), Events: e.emit,
+		Store: st, Opener: e.opener, Contexts: e.contexts, Secret: secrets(req, o), Events: e.emit, Epoch: req.Epoch,
 		Sandbox: sandbox.Options{
 			Mode: o.SandboxMode, Agents: o.Parallel, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
 		},

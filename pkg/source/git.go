@@ -71,11 +71,21 @@ func (g *Git) Tree() string { return filepath.Join(g.dir, "tree") }
 // run runs git in the work tree.
 func (g *Git) run(ctx context.Context, args ...string) ([]byte, error) {
 	config := [][2]string{
-		{"protocol.allow", "never"}, {"protocol.https.allow", "always"}, {"protocol.http.allow", "always"},
-		{"protocol.git.allow", "always"}, {"protocol.ssh.allow", "always"},
-		{"core.hooksPath", os.DevNull}, {"core.fsmonitor", "false"}, {"core.autocrlf", "false"}, {"core.symlinks", "true"},
-		{"init.defaultBranch", "main"}, {"advice.detachedHead", "false"}, {"gc.auto", "0"}, {"submodule.recurse", "false"},
-		{"credential.helper", ""}, {"core.askPass", ""},
+		{"protocol.allow", "never"},
+		{"protocol.https.allow", "always"},
+		{"protocol.http.allow", "always"},
+		{"protocol.git.allow", "always"},
+		{"protocol.ssh.allow", "always"},
+		{"core.hooksPath", os.DevNull},
+		{"core.fsmonitor", "false"},
+		{"core.autocrlf", "false"},
+		{"core.symlinks", "true"},
+		{"init.defaultBranch", "main"},
+		{"advice.detachedHead", "false"},
+		{"gc.auto", "0"},
+		{"submodule.recurse", "false"},
+		{"credential.helper", ""},
+		{"core.askPass", ""},
 	}
 	if g.req.Authorization != "" {
 		config = append(config, [2]string{"http." + g.origin() + ".extraHeader", "Authorization: " + g.req.Authorization})
