@@ -143,6 +143,9 @@ func client(o registry.Options) *registry.Client {
 	if o.Keychain == nil {
 		o.Keychain = anonymous
 	}
+	if o.CertDirs == nil {
+		o.CertDirs = []string{}
+	}
 	return registry.New(o)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -13,15 +14,6 @@ import (
 // ErrUntrusted is a certificate of a registry that cannot be verified.
 var ErrUntrusted = errors.New("the certificate is not trusted")
 
-// The alerts with which a server refuses a client's certificate (RFC 8446, section 6).
-const (
-	alertBadCertificate      tls.AlertError = 42
-	alertUnsupportedCert     tls.AlertError = 43
-	alertCertificateUnknown  tls.AlertError = 46
-	alertUnknownCA           tls.AlertError = 48
-	alertCertificateRequired tls.AlertError = 116
-)
-
 // tlsHint says what is wrong with a TLS connection to host, and what to do; "" when it is something else.
 func tlsHint(host string, err error) (hint string, untrusted bool) {
 	var (
@@ -29,7 +21,7 @@ func tlsHint(host string, err error) (hint string, untrusted bool) {
 		invalid x509.CertificateInvalidError
 		name    x509.HostnameError
 		unknown x509.UnknownAuthorityError
-		alert   tls.AlertError
+		op      *net.OpError
 	)
 	ca := fmt.Sprintf("put the certificate of its authority into /etc/containers/certs.d/%s/ca.crt or give --ca-file FILE", host)
 	any := fmt.Sprintf("--insecure=%s accepts any", host)
@@ -54,11 +46,9 @@ func tlsHint(host string, err error) (hint string, untrusted bool) {
 		return fmt.Sprintf("nobody here knows %s, who signed the certificate: %s; %s", printable(unknown.Cert.Issuer.String()), ca, any), true
 	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &name):
 		return fmt.Sprintf("%s; %s", ca, any), true
-	case errors.As(err, &alert):
-		switch alert {
-		case alertBadCertificate, alertUnsupportedCert, alertCertificateUnknown, alertUnknownCA, alertCertificateRequired:
-			return fmt.Sprintf("%s wants a certificate of yours, or does not know the one it got: put NAME.cert and NAME.key into /etc/containers/certs.d/%s or give --cert-dir DIR", host, host), false
-		}
+	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"):
+		// The alerts about certificates (RFC 8446, section 6); crypto/tls has no kinds for them.
+		return fmt.Sprintf("%s wants a certificate of yours, or does not know the one it got: put NAME.cert and NAME.key into /etc/containers/certs.d/%s or give --cert-dir DIR", host, host), false
 	}
 	return "", false
 }
