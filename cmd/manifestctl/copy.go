@@ -40,7 +40,7 @@ func newCopy(e *env) *cobra.Command {
 			"  manifestctl copy --dry-run registry.example/app:1.0 mirror.example/app:1.0",
 		Args: positional(2, 2, "SRC and DST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			src, err := ref.Parse(args[0])
+			src, err := e.readRef(args[0])
 			if err != nil {
 				return err
 			}

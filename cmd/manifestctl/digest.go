@@ -21,7 +21,7 @@ func newDigest(e *env) *cobra.Command {
 			"  manifestctl digest --platform linux/arm64 --full-ref registry.example/app:1.0",
 		Args: positional(1, 1, "REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := ref.Parse(args[0])
+			r, err := e.readRef(args[0])
 			if err != nil {
 				return err
 			}

@@ -31,7 +31,7 @@ func newInspect(e *env) *cobra.Command {
 			"  manifestctl inspect --platform linux/arm64 --format '{{.Architecture}}' localhost:5000/hello:1.0",
 		Args: positional(1, 1, "REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := ref.Parse(args[0])
+			r, err := e.readRef(args[0])
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ func newLint(e *env) *cobra.Command {
 			"  manifestctl lint --format sarif oci:app > app.sarif",
 		Args: positional(1, 1, "REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := ref.Parse(args[0])
+			r, err := e.readRef(args[0])
 			if err != nil {
 				return err
 			}
@@ -128,7 +128,7 @@ func newResolve(e *env) *cobra.Command {
 			"  manifestctl resolve --as podman --host linux/arm64 oci:app",
 		Args: positional(1, 1, "REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := ref.Parse(args[0])
+			r, err := e.readRef(args[0])
 			if err != nil {
 				return err
 			}

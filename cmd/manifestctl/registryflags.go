@@ -7,12 +7,14 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/manifestctl/manifestctl/pkg/credentials"
+	"github.com/manifestctl/manifestctl/pkg/mirrors"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 )
@@ -29,6 +31,11 @@ type registryFlags struct {
 	certDir string
 	offline bool
 	timeout time.Duration
+
+	confFile string
+	confRead sync.Once // registries.conf is read when it is first needed
+	conf     *mirrors.Config
+	confErr  error
 
 	given []credentials.Given // what creds and username come to
 }
@@ -55,6 +62,7 @@ func (e *env) addRegistryFlags(f *pflag.FlagSet) {
 	f.BoolVar(&g.passwordStdin, "password-stdin", false, "read the password from standard input")
 	f.StringArrayVar(&g.caFiles, "ca-file", nil, "`FILE` with certificates of authorities to trust, in PEM, beside the system's")
 	f.StringVar(&g.certDir, "cert-dir", "", "`DIR` with *.crt to trust, and *.cert and *.key to show, as in certs.d/HOST")
+	f.StringVar(&g.confFile, "registries-conf", "", "`FILE` of mirrors and short names, in the stead of podman's")
 	f.BoolVar(&g.offline, "offline", false, "fail instead of asking any registry")
 	f.DurationVar(&g.timeout, "timeout", 0, "`DURATION` end the command after so long: 90s, 15m")
 }
@@ -199,7 +207,14 @@ func readPassword(r io.Reader) (string, error) {
 
 // keychain is where credentials are looked up.
 func (e *env) keychain() credentials.Options {
-	return credentials.Options{AuthFile: e.globals.authFile, Given: e.globals.given, Getenv: e.getenv}
+	helpers := func() []string {
+		c, err := e.registriesConf()
+		if err != nil {
+			return nil // where it leads says so
+		}
+		return c.Helpers()
+	}
+	return credentials.Options{AuthFile: e.globals.authFile, Given: e.globals.given, Helpers: helpers, Getenv: e.getenv}
 }
 
 // registry is what the flags say about registries.
@@ -214,5 +229,39 @@ func (e *env) registry() registry.Options {
 		CertDir:   g.certDir,
 		CertDirs:  registry.DefaultCertDirs(e.getenv),
 		Offline:   g.offline,
+		Places:    leads{e},
 	}
+}
+
+// registriesConf is registries.conf. It is read by commands that go to a registry only: a mistake in it is not in the way of
+// others.
+func (e *env) registriesConf() (*mirrors.Config, error) {
+	g := &e.globals
+	g.confRead.Do(func() { g.conf, g.confErr = mirrors.Load(mirrors.Options{File: g.confFile, Getenv: e.getenv}) })
+	return g.conf, g.confErr
+}
+
+// leads is where registries.conf leads.
+type leads struct{ e *env }
+
+// Places implements registry.Places.
+func (l leads) Places(r ref.Ref, pull bool) ([]registry.Place, error) {
+	c, err := l.e.registriesConf()
+	if err != nil {
+		return nil, err
+	}
+	return c.Places(r, pull)
+}
+
+// readRef is ref.Parse for what is read: short names lead where registries.conf says.
+func (e *env) readRef(text string) (ref.Ref, error) {
+	c, err := e.registriesConf()
+	if err != nil {
+		return ref.Ref{}, err
+	}
+	full, err := c.Expand(text)
+	if err != nil {
+		return ref.Ref{}, &usageError{text: err.Error(), err: err}
+	}
+	return ref.Parse(full)
 }

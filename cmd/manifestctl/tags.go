@@ -22,7 +22,7 @@ func newTags(e *env) *cobra.Command {
 			"are no images: signatures and the like under the digest that they are about, and marks of concurrent merges.",
 		Args: positional(1, 1, "REPO"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := ref.Parse(args[0])
+			r, err := e.readRef(args[0])
 			if err != nil {
 				return err
 			}

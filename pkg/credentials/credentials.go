@@ -48,8 +48,9 @@ type Options struct {
 	AuthFile string
 	// MayMiss: AuthFile need not exist (a login makes it).
 	MayMiss bool
-	// Helpers are asked when no file has an entry: registries.conf's credential-helpers, without the prefix of their program.
-	Helpers []string
+	// Helpers names those that are asked when no file has an entry: registries.conf's credential-helpers, without the
+	// prefix of their program. nil: none.
+	Helpers func() []string
 	// HelperTimeout is the longest wait for a helper; 0: 30 seconds.
 	HelperTimeout time.Duration
 	Getenv        func(string) string // nil: os.Getenv
@@ -140,7 +141,11 @@ func (k *Keychain) find(ctx context.Context, name string) (found, error) {
 			return f, nil
 		}
 	}
-	for _, h := range k.o.Helpers {
+	var helpers []string
+	if k.o.Helpers != nil {
+		helpers = k.o.Helpers()
+	}
+	for _, h := range helpers {
 		cfg, err := k.ask(ctx, h, serverName(keys[len(keys)-1]))
 		if err != nil {
 			errs = errors.Join(errs, err)

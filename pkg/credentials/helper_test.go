@@ -112,7 +112,7 @@ func TestHelper_C30(t *testing.T) {
 		assert.Equal(t, "get https://index.docker.io/v1/\n", string(said))
 	})
 	t.Run("of registries.conf", func(t *testing.T) {
-		k := credentials.New(credentials.Options{Helpers: []string{"empty", "good"}, Getenv: none})
+		k := credentials.New(credentials.Options{Helpers: func() []string { return []string{"empty", "good"} }, Getenv: none})
 		got, err := resolve(t, k, "h.example", "app")
 		require.NoError(t, err)
 		assert.Equal(t, "me", got.Username)

@@ -22,9 +22,19 @@ func (c *Client) Blob(ctx context.Context, r ref.Ref, desc ocispec.Descriptor) (
 	if err := checkBlob(r, desc.Digest); err != nil {
 		return nil, err
 	}
-	b := &blobReader{c: c, ctx: ctx, ref: r, desc: desc, sum: desc.Digest.Algorithm().Hash()}
-	if err := b.open(); err != nil {
+	places, err := c.places(r, true)
+	if err != nil {
 		return nil, err
+	}
+	b := &blobReader{c: c, ctx: ctx, places: c.trusted(places, desc.Digest), desc: desc, sum: desc.Digest.Algorithm().Hash()}
+	for {
+		err := b.open()
+		if err == nil {
+			break
+		}
+		if !b.elsewhere(err) {
+			return nil, err
+		}
 	}
 	b.progress = c.track("pulling", desc.Digest, desc.Size)
 	return b, nil
@@ -34,8 +44,10 @@ func (c *Client) Blob(ctx context.Context, r ref.Ref, desc ocispec.Descriptor) (
 type blobReader struct {
 	c    *Client
 	ctx  context.Context //nolint:containedctx // io.Reader has none: it is the one of the Blob call
-	ref  ref.Ref
 	desc ocispec.Descriptor
+
+	places []Place // those left to ask, the first now
+	gave   []Place // mirrors that gave a part before
 
 	body     io.ReadCloser // nil between connections
 	skip     int64         // bytes that come again, of a registry that ignores Range
@@ -49,9 +61,41 @@ type blobReader struct {
 }
 
 func (b *blobReader) request() *request {
-	rq := b.c.request(b.ref, "pulling blob", http.MethodGet, "/blobs/"+b.desc.Digest.String(), actPull)
-	rq.what = b.ref.Repository() + "@" + b.desc.Digest.String()
+	rq := b.c.requestAt(b.places[0], "pulling blob", http.MethodGet, "/blobs/"+b.desc.Digest.String(), actPull)
+	rq.what = b.what()
 	return rq
+}
+
+func (b *blobReader) what() string {
+	return b.places[0].Ref.Repository() + "@" + b.desc.Digest.String()
+}
+
+// elsewhere gives a mirror up for the next place, if there is one; what was read stays read, and is verified in the end.
+func (b *blobReader) elsewhere(err error) bool {
+	var local *localError
+	if len(b.places) < 2 || b.ctx.Err() != nil || errors.As(err, &local) {
+		return false
+	}
+	b.c.missed(b.places[0], err)
+	if b.offset > 0 {
+		b.gave = append(b.gave, b.places[0])
+	}
+	b.places, b.cuts, b.mark = b.places[1:], 0, b.offset
+	for len(b.places) > 1 && b.c.isDown(b.places[0]) {
+		b.places = b.places[1:]
+	}
+	return true
+}
+
+// trusted leaves out mirrors that are down, or had other bytes under d.
+func (c *Client) trusted(places []Place, d digest.Digest) []Place {
+	var out []Place
+	for i, p := range places {
+		if i == len(places)-1 || !c.isDown(p) && !c.hostAt(p).lied(d) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // open asks for the blob from offset on.
@@ -101,7 +145,7 @@ func (b *blobReader) accept(rq *request, resp *http.Response) (skip int64, err e
 }
 
 func (b *blobReader) corrupt(why string) error {
-	return fmt.Errorf("pulling blob %s@%s: %w: %s", b.ref.Repository(), b.desc.Digest, ErrCorrupt, why)
+	return fmt.Errorf("pulling blob %s: %w: %s", b.what(), ErrCorrupt, why)
 }
 
 // Read implements io.Reader.
@@ -130,7 +174,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 			// size has also verified.
 			switch {
 			case b.offset > b.desc.Size:
-				b.final = b.corrupt(fmt.Sprintf("it goes on after %d bytes", b.desc.Size))
+				b.final = b.wrong(fmt.Sprintf("it goes on after %d bytes", b.desc.Size))
 			case !b.verified():
 				b.final = b.mismatch()
 			case errors.Is(err, io.EOF):
@@ -164,7 +208,23 @@ func (b *blobReader) verified() bool {
 }
 
 func (b *blobReader) mismatch() error {
-	return b.corrupt("its digest is " + digest.NewDigest(b.desc.Digest.Algorithm(), b.sum).String())
+	return b.wrong("its digest is " + digest.NewDigest(b.desc.Digest.Algorithm(), b.sum).String())
+}
+
+// wrong is the end of a blob that is not what it should be. When a mirror had a part in it, only whoever asked can begin
+// anew, as the bytes are handed out: then other places are asked.
+func (b *blobReader) wrong(why string) error {
+	suspects := b.gave
+	if len(b.places) > 1 {
+		suspects = append(suspects, b.places[0])
+	}
+	if len(suspects) == 0 {
+		return b.corrupt(why)
+	}
+	for _, p := range suspects {
+		b.c.hostAt(p).lie(b.desc.Digest)
+	}
+	return fmt.Errorf("pulling blob %s: %w sent other bytes: %s", b.what(), ErrMirror, why)
 }
 
 // cut ends a connection that failed; the next Read takes it up.
@@ -176,21 +236,28 @@ func (b *blobReader) cut(err error) {
 	}
 	b.cuts++
 	if b.ctx.Err() != nil {
-		b.final = fmt.Errorf("pulling blob %s@%s: %w", b.ref.Repository(), b.desc.Digest, context.Cause(b.ctx))
-	} else if b.cuts >= tries {
+		b.final = fmt.Errorf("pulling blob %s: %w", b.what(), context.Cause(b.ctx))
+	} else if b.cuts >= tries && !b.elsewhere(err) {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		b.final = fmt.Errorf("pulling blob %s@%s: cut %d times at byte %d: %w", b.ref.Repository(), b.desc.Digest, b.cuts, b.offset, err)
+		b.final = fmt.Errorf("pulling blob %s: cut %d times at byte %d: %w", b.what(), b.cuts, b.offset, err)
 	}
 }
 
 // resume opens a connection for the rest. What passes was waited out below.
 func (b *blobReader) resume() error {
-	if err := b.c.o.Sleep(b.ctx, backoff(b.cuts)); err != nil {
-		return b.request().explain(err)
+	if b.cuts > 0 {
+		if err := b.c.o.Sleep(b.ctx, backoff(b.cuts)); err != nil {
+			return b.request().explain(err)
+		}
 	}
-	return b.open()
+	for {
+		err := b.open()
+		if err == nil || !b.elsewhere(err) {
+			return err
+		}
+	}
 }
 
 // Close implements io.Closer.

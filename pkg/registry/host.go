@@ -3,12 +3,15 @@ package registry
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/manifestctl/manifestctl/pkg/ref"
 )
@@ -20,13 +23,17 @@ type host struct {
 	plain    bool   // http by option
 	loopback bool   // http unless it turns out to speak TLS
 	insecure bool
+	lenient  bool // http if it does not speak TLS: registries.conf says that it is insecure
 
 	learned  sync.Mutex
 	tls      bool  // a loopback registry turned out to speak TLS
 	settled  bool  // tls is known
 	answered bool  // something came back from it, ever
+	nude     bool  // a lenient registry turned out not to speak TLS
+	down     bool  // a mirror that could not be reached
 	reach    reach // how near its address is
 	grants   map[string]*grant
+	lies     map[digest.Digest]bool
 	gate     chan struct{} // closed when the pause that the registry asked for is over; nil when there is none
 }
 
@@ -36,10 +43,16 @@ type hostTable struct {
 	byName map[string]*host
 }
 
-func (c *Client) host(r ref.Ref) *host {
+func (c *Client) host(r ref.Ref) *host { return c.hostAt(Place{Ref: r}) }
+
+func (c *Client) hostAt(p Place) *host {
+	r, key := p.Ref, p.Ref.Host
+	if p.Insecure {
+		key += " insecure"
+	}
 	c.hosts.table.Lock()
 	defer c.hosts.table.Unlock()
-	if h := c.hosts.byName[r.Host]; h != nil {
+	if h := c.hosts.byName[key]; h != nil {
 		return h
 	}
 	ep := r.Endpoint()
@@ -48,13 +61,14 @@ func (c *Client) host(r ref.Ref) *host {
 		endpoint: ep,
 		plain:    c.o.PlainHTTP.Has(r.Host) || c.o.PlainHTTP.Has(ep),
 		loopback: isLoopback(ep),
-		insecure: c.o.Insecure.Has(r.Host) || c.o.Insecure.Has(ep),
+		insecure: c.o.Insecure.Has(r.Host) || c.o.Insecure.Has(ep) || p.Insecure,
+		lenient:  p.Insecure,
 		grants:   map[string]*grant{},
 	}
 	if c.hosts.byName == nil {
 		c.hosts.byName = map[string]*host{}
 	}
-	c.hosts.byName[r.Host] = h
+	c.hosts.byName[key] = h
 	return h
 }
 
@@ -63,7 +77,7 @@ func (h *host) origin() *url.URL {
 	h.learned.Lock()
 	defer h.learned.Unlock()
 	u := &url.URL{Scheme: "https", Host: h.endpoint}
-	if h.plain || h.loopback && !h.tls {
+	if h.plain || h.nude || h.loopback && !h.tls {
 		u.Scheme = "http"
 	}
 	return u
@@ -75,6 +89,19 @@ func (h *host) mayBeTLS() bool {
 	h.learned.Lock()
 	defer h.learned.Unlock()
 	return h.loopback && !h.plain && !h.settled
+}
+
+// mayBePlain reports whether a failure of a request over TLS may mean that the registry speaks none, where that is allowed.
+func (h *host) mayBePlain(u *url.URL, err error) bool {
+	var record tls.RecordHeaderError // what came was not TLS
+	return h.lenient && u.Scheme == "https" && !h.hasAnswered() && sameOrigin(u, h.origin()) && (errors.As(err, &record) || refused(err))
+}
+
+// bare records that a lenient registry speaks no TLS.
+func (h *host) bare(is bool) {
+	h.learned.Lock()
+	defer h.learned.Unlock()
+	h.nude = is
 }
 
 // settle records what a loopback registry speaks.
@@ -96,6 +123,22 @@ func (h *host) hasAnswered() bool {
 	h.learned.Lock()
 	defer h.learned.Unlock()
 	return h.answered
+}
+
+// lie notes that a mirror had other bytes under a digest; lied tells.
+func (h *host) lie(d digest.Digest) {
+	h.learned.Lock()
+	defer h.learned.Unlock()
+	if h.lies == nil {
+		h.lies = map[digest.Digest]bool{}
+	}
+	h.lies[d] = true
+}
+
+func (h *host) lied(d digest.Digest) bool {
+	h.learned.Lock()
+	defer h.learned.Unlock()
+	return h.lies[d]
 }
 
 // speaksTLS tries a handshake. No request and no credential is sent.

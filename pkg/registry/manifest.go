@@ -36,8 +36,8 @@ func isManifestType(t string) bool {
 	return false
 }
 
-func (c *Client) manifestRequest(r ref.Ref, op, method, actions string) *request {
-	rq := c.request(r, op, method, "/manifests/"+r.Identifier(), actions)
+func (c *Client) manifestRequest(p Place, op, method, actions string) *request {
+	rq := c.requestAt(p, op, method, "/manifests/"+p.Ref.Identifier(), actions)
 	rq.header.Set("Accept", strings.Join(manifestTypes, ", "))
 	return rq
 }
@@ -54,11 +54,20 @@ func checkManifest(r ref.Ref) error {
 }
 
 // Resolve returns the descriptor (media type, digest, size) of what r names: HEAD, else GET.
-func (c *Client) Resolve(ctx context.Context, r ref.Ref) (ocispec.Descriptor, error) {
+func (c *Client) Resolve(ctx context.Context, r ref.Ref) (desc ocispec.Descriptor, err error) {
 	if err := checkManifest(r); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	rq := c.manifestRequest(r, "resolving", http.MethodHead, actPull)
+	err = c.eachPlace(ctx, r, func(p Place) (err error) {
+		desc, err = c.resolveAt(ctx, p)
+		return err
+	})
+	return desc, err
+}
+
+func (c *Client) resolveAt(ctx context.Context, p Place) (ocispec.Descriptor, error) {
+	r := p.Ref
+	rq := c.manifestRequest(p, "resolving", http.MethodHead, actPull)
 	resp, err := c.do(ctx, rq)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -82,7 +91,7 @@ func (c *Client) Resolve(ctx context.Context, r ref.Ref) (ocispec.Descriptor, er
 		discard(resp)
 	}
 	// Registries and proxies that cannot HEAD, or leave out the headers.
-	desc, _, err := c.Manifest(ctx, r)
+	desc, _, err := c.manifestAt(ctx, p)
 	return desc, err
 }
 
@@ -101,7 +110,16 @@ func (c *Client) Manifest(ctx context.Context, r ref.Ref) (desc ocispec.Descript
 	if err := checkManifest(r); err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
-	rq := c.manifestRequest(r, "pulling manifest", http.MethodGet, actPull)
+	err = c.eachPlace(ctx, r, func(p Place) (err error) {
+		desc, raw, err = c.manifestAt(ctx, p)
+		return err
+	})
+	return desc, raw, err
+}
+
+func (c *Client) manifestAt(ctx context.Context, p Place) (desc ocispec.Descriptor, raw []byte, err error) {
+	r := p.Ref
+	rq := c.manifestRequest(p, "pulling manifest", http.MethodGet, actPull)
 	for try := 1; ; try++ {
 		resp, err := c.do(ctx, rq)
 		if err != nil {

@@ -82,7 +82,11 @@ func (c *Client) PutManifest(ctx context.Context, r ref.Ref, mediaType string, r
 	became := digest.Digest(resp.Header.Get("Docker-Content-Digest"))
 	if became.Validate() != nil {
 		// A registry that does not say: ask it.
-		got, err := c.Resolve(ctx, pushedAs(r, res.Desc.Digest))
+		home, err := c.home(pushedAs(r, res.Desc.Digest))
+		if err != nil {
+			return res, err
+		}
+		got, err := c.resolveAt(ctx, home)
 		if err != nil {
 			return res, fmt.Errorf("checking what was pushed: %w", err)
 		}
@@ -107,7 +111,11 @@ func (c *Client) Head(ctx context.Context, r ref.Ref) (ocispec.Descriptor, error
 	if err := checkManifest(r); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	rq := c.manifestRequest(r, "resolving", http.MethodHead, actPush)
+	home, err := c.home(r)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	rq := c.manifestRequest(home, "resolving", http.MethodHead, actPush)
 	resp, err := c.do(ctx, rq)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -125,7 +133,7 @@ func (c *Client) Head(ctx context.Context, r ref.Ref) (ocispec.Descriptor, error
 		return ocispec.Descriptor{}, nil
 	}
 	// Registries and proxies that cannot HEAD, or leave out the headers.
-	desc, _, err := c.Manifest(ctx, r)
+	desc, _, err := c.manifestAt(ctx, home)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDenied) {
 		return ocispec.Descriptor{}, nil
 	}

@@ -27,8 +27,16 @@ func (c *Client) Referrers(ctx context.Context, r ref.Ref, d digest.Digest) (lis
 	if err := checkBlob(r, d); err != nil {
 		return nil, false, err
 	}
-	rq := c.request(r, "listing referrers of", http.MethodGet, "/referrers/"+d.String(), actPull)
-	rq.what = r.Repository() + "@" + d.String()
+	err = c.homeFirst(ctx, r, func(p Place) (err error) {
+		list, supported, err = c.referrersAt(ctx, p, d)
+		return err
+	})
+	return list, supported, err
+}
+
+func (c *Client) referrersAt(ctx context.Context, p Place, d digest.Digest) (list []ocispec.Descriptor, supported bool, err error) {
+	rq := c.requestAt(p, "listing referrers of", http.MethodGet, "/referrers/"+d.String(), actPull)
+	rq.what = p.Ref.Repository() + "@" + d.String()
 	rq.header.Set("Accept", ocispec.MediaTypeImageIndex)
 	seen := map[string]bool{}
 	for page := 1; ; page++ {

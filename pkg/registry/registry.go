@@ -35,7 +35,7 @@ import (
 // The kinds of errors.
 var (
 	ErrNotFound = errors.New("not found in the registry")
-	ErrDenied   = errors.New("denied by the registry")
+	ErrDenied   = errors.New("denied")
 	ErrCorrupt  = errors.New("registry sent other bytes than asked for")
 	// ErrBlobUnknown is the refusal of a manifest because the registry misses
 	// something that it names: pushing that again and then the manifest helps.
@@ -75,6 +75,9 @@ type Options struct {
 	Keychain  authn.Keychain // nil: docker's and podman's files, see DefaultKeychain
 	UserAgent string         // "": "manifestctl"
 	Offline   bool           // every request fails at once, with ErrOffline
+
+	// Places says where references lead: registries.conf, see package mirrors. nil: each to itself.
+	Places Places
 
 	CAFiles  []string   // authorities in PEM, beside the system's, for every registry
 	CertDir  string     // a directory like one of a registry in certs.d, for every registry

@@ -32,12 +32,23 @@ type request struct {
 	size   int64                         // of the body
 	body   func() (io.ReadCloser, error) // nil: none; called for each attempt
 
-	once bool // not tried again: the body moves bytes that the caller accounts for
+	refused error // it may not be made
+	fewer   bool  // there is another place to ask: less patience
+	once    bool  // not tried again: the body moves bytes that the caller accounts for
 }
 
+// request is for the place of r itself.
 func (c *Client) request(r ref.Ref, op, method, path string, actions string) *request {
+	p, err := c.home(r)
+	rq := c.requestAt(p, op, method, path, actions)
+	rq.refused = err
+	return rq
+}
+
+func (c *Client) requestAt(p Place, op, method, path string, actions string) *request {
+	r := p.Ref
 	return &request{
-		op: op, what: r.String(), host: c.host(r), method: method,
+		op: op, what: r.String(), host: c.hostAt(p), method: method, fewer: p.Mirror,
 		path:   "/v2/" + r.Repo + path,
 		scopes: []scope{{repo: r.Repo, actions: actions}},
 		header: http.Header{},
@@ -107,6 +118,13 @@ func (rq *request) target() *url.URL {
 // 401, which it answers with credentials, and for failures that pass, which it
 // waits out.
 func (c *Client) do(ctx context.Context, rq *request) (*http.Response, error) {
+	if rq.refused != nil {
+		return nil, fmt.Errorf("%s %s: %w", rq.op, rq.what, rq.refused)
+	}
+	most := tries
+	if rq.fewer {
+		most = 2
+	}
 	for try := 1; ; try++ {
 		if err := c.waitGate(ctx, rq.host); err != nil {
 			return nil, rq.explain(err)
@@ -116,7 +134,7 @@ func (c *Client) do(ctx context.Context, rq *request) (*http.Response, error) {
 		if rq.method == http.MethodHead && resp != nil && resp.StatusCode == http.StatusInternalServerError {
 			again = false // some registries cannot HEAD: whoever asks has another way
 		}
-		if !again || try == tries || (rq.once && (resp == nil || resp.StatusCode != http.StatusTooManyRequests)) {
+		if !again || try == most || (rq.once && (resp == nil || resp.StatusCode != http.StatusTooManyRequests)) {
 			if err != nil {
 				return nil, rq.explain(err)
 			}
@@ -217,6 +235,17 @@ func checkHop(from, to *url.URL) error {
 // attempt is one request and its answer.
 func (c *Client) attempt(ctx context.Context, rq *request, u *url.URL, auth string) (*http.Response, error) {
 	resp, err := c.roundTrip(ctx, rq, u, auth)
+	if err != nil && rq.host.mayBePlain(u, err) {
+		plain := *u
+		plain.Scheme = "http"
+		rq.host.bare(true)
+		again, perr := c.roundTrip(ctx, rq, &plain, auth)
+		if perr != nil {
+			rq.host.bare(false)
+			return nil, err
+		}
+		return again, nil
+	}
 	if !rq.host.mayBeTLS() || !sameOrigin(u, rq.host.origin()) || ctx.Err() != nil {
 		return resp, err
 	}

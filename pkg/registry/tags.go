@@ -19,12 +19,20 @@ const (
 )
 
 // Tags lists the tags of r's repository in lexical order, following pagination.
-func (c *Client) Tags(ctx context.Context, r ref.Ref) ([]string, error) {
+func (c *Client) Tags(ctx context.Context, r ref.Ref) (tags []string, err error) {
 	if err := check(r); err != nil {
 		return nil, err
 	}
-	rq := c.request(r, "listing tags of", http.MethodGet, "/tags/list", actPull)
-	rq.what = r.Repository()
+	err = c.homeFirst(ctx, r, func(p Place) (err error) {
+		tags, err = c.tagsAt(ctx, p)
+		return err
+	})
+	return tags, err
+}
+
+func (c *Client) tagsAt(ctx context.Context, p Place) ([]string, error) {
+	rq := c.requestAt(p, "listing tags of", http.MethodGet, "/tags/list", actPull)
+	rq.what = p.Ref.Repository()
 	rq.query = "n=1000"
 	var tags []string
 	seen := map[string]bool{}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"strings"
 	"time"
 )
@@ -26,7 +25,7 @@ func tlsHint(host string, err error) (hint string, untrusted bool) {
 	ca := fmt.Sprintf("put the certificate of its authority into /etc/containers/certs.d/%s/ca.crt or give --ca-file FILE", host)
 	any := fmt.Sprintf("--insecure=%s accepts any", host)
 	switch {
-	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
+	case errors.As(err, &record):
 		return fmt.Sprintf("%s does not speak TLS: --plain-http=%s allows http", host, host), false
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
 		if strings.Contains(invalid.Detail, "is before") {

@@ -60,9 +60,17 @@ func (u *upload) request(op, method string) *request {
 // mount asks the registry to take the blob from another of its repositories.
 // Whatever it answers but a 201 means no.
 func (u *upload) mount(ctx context.Context, from []ref.Ref) (bool, error) {
-	asked := map[string]bool{u.ref.Repo: true}
+	home, err := u.c.home(u.ref)
+	if err != nil {
+		return false, err
+	}
+	asked := map[string]bool{home.Ref.Repo: true}
 	for _, f := range from {
-		if f.Kind != ref.Registry || f.Host != u.ref.Host || asked[f.Repo] || len(asked) > maxMounts || check(f) != nil {
+		if f.Kind != ref.Registry || check(f) != nil {
+			continue
+		}
+		p, err := u.c.home(f)
+		if f = p.Ref; err != nil || f.Host != home.Ref.Host || asked[f.Repo] || len(asked) > maxMounts {
 			continue
 		}
 		asked[f.Repo] = true
@@ -191,6 +199,10 @@ func (u *upload) arrived(ctx context.Context) bool {
 // mayGoOn decides by the failure whether the rest can be sent, and how.
 func (u *upload) mayGoOn(err error) bool {
 	var e *Error
+	if errors.Is(err, ErrMirror) {
+		u.session = nil // what was sent is not the blob; opened again, it comes from elsewhere
+		return true
+	}
 	if !errors.As(err, &e) {
 		u.inPieces()
 		return passingError(err) || refused(err) || errors.Is(err, errStale)
