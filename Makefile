@@ -21,7 +21,7 @@ ROOTLESS := ./pkg/emulate ./pkg/layer ./pkg/output ./pkg/source ./pkg/store ./pk
 UNIT = $$($(GO) list ./... | grep -v /internal/e2e)
 # What reads bytes of strangers, for the short run in make test.
 FUZZ := FuzzExe FuzzReadTOC FuzzApply FuzzDecompress FuzzParse FuzzLoad FuzzLayout FuzzTar FuzzDockerManifest FuzzChallenges FuzzEdit FuzzFromOCI FuzzParseMergeFile
-FUZZ += FuzzBundle
+FUZZ += FuzzBundle FuzzDecode
 
 .PHONY: all
 all: fmt lint test build ## all of it: format, lint, test, build

@@ -24,7 +24,7 @@ type FileAction struct {
 
 // FileCopy copies as cp -a does. The names of the fields are those of BuildKit's FileActionCopy, whose semantics these are.
 type FileCopy struct {
-	Input int    `json:"input"` // index in Inputs of what is copied from; 0 is the rootfs as it is before this action; -1 nothing (scratch)
+	Input int    `json:"input"` // index in Inputs of what is copied from; 0 is the rootfs as it is before the vertex; -1 nothing (scratch)
 	Src   string `json:"src"`
 	// Dest is a directory when it ends in / or /. or is one already, else the new name.
 	Dest  string  `json:"dest"`
@@ -91,7 +91,7 @@ type Owner struct {
 // name that is not there is 0.
 type Account struct {
 	Name  string `json:"name,omitempty"`
-	Input int    `json:"input,omitempty"` // of Name: index in Inputs; 0 is the rootfs as it is before this action, -1 is scratch
+	Input int    `json:"input,omitempty"` // of Name: index in Inputs; 0 is the rootfs as it is before the vertex, -1 is scratch
 	ID    int    `json:"id,omitempty"`    // when Name is ""
 }
 

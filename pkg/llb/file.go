@@ -54,14 +54,14 @@ func (d *decoder) fileOutput(op *operation, f *pb.FileOp, index int64) *graph.Ve
 	return x.action(found)
 }
 
-// uses are the inputs that an action builds on. A name that is looked up in what the action changes is no further use.
+// uses are the inputs that an action builds on.
 func (x *fileDecoder) uses(a *pb.FileAction) []int64 {
 	out := []int64{a.Input}
-	if a.GetCopy() != nil && a.SecondaryInput != a.Input {
+	if a.GetCopy() != nil {
 		out = append(out, a.SecondaryInput)
 	}
 	for _, u := range []*pb.UserOpt{owner(a).GetUser(), owner(a).GetGroup()} {
-		if n := u.GetByName(); n != nil && n.Input != a.Input {
+		if n := u.GetByName(); n != nil {
 			out = append(out, n.Input)
 		}
 	}
@@ -98,7 +98,7 @@ func (x *fileDecoder) action(i int) *graph.Vertex {
 		chain = append(chain, int(j))
 		below = x.file.Actions[j].Input
 	}
-	c := &fileChain{fileDecoder: x, inputs: []*graph.Vertex{x.vertexOf(below)}}
+	c := &fileChain{fileDecoder: x, below: below, inputs: []*graph.Vertex{x.vertexOf(below)}}
 	for k := len(chain) - 1; k >= 0; k-- {
 		c.add(x.file.Actions[chain[k]])
 	}
@@ -122,17 +122,18 @@ func (x *fileDecoder) vertexOf(in int64) *graph.Vertex {
 // fileChain is one vertex being made.
 type fileChain struct {
 	*fileDecoder
+	below  int64 // what the vertex changes
 	inputs []*graph.Vertex
 	out    []graph.FileAction
 }
 
-// index is what an input is in the vertex, for an action that changes base.
-func (c *fileChain) index(in, base int64) int {
+// index is what an input is in the vertex.
+func (c *fileChain) index(in int64) int {
 	switch in {
-	case base:
-		return 0
 	case int64(pb.Empty):
 		return -1
+	case c.below:
+		return 0
 	}
 	v := c.vertexOf(in)
 	if v == nil {
@@ -149,7 +150,7 @@ func (c *fileChain) index(in, base int64) int {
 
 func (c *fileChain) add(a *pb.FileAction) {
 	var out graph.FileAction
-	own := c.owner(owner(a), a.Input)
+	own := c.owner(owner(a))
 	switch o := a.Action.(type) {
 	case *pb.FileAction_Copy:
 		out.Copy = c.copy(o.Copy, a)
@@ -195,7 +196,7 @@ func (c *fileChain) copy(o *pb.FileActionCopy, a *pb.FileAction) *graph.FileCopy
 		}
 	}
 	out := &graph.FileCopy{
-		Input: c.index(a.SecondaryInput, a.Input), Src: o.Src, Dest: o.Dest, ModeText: o.ModeStr, Time: nanoseconds(o.Timestamp),
+		Input: c.index(a.SecondaryInput), Src: o.Src, Dest: o.Dest, ModeText: o.ModeStr, Time: nanoseconds(o.Timestamp),
 		FollowSymlink: o.FollowSymlink, DirContents: o.DirCopyContents, Unpack: o.AttemptUnpackDockerCompatibility,
 		CreateDestPath: o.CreateDestPath, Wildcard: o.AllowWildcard, EmptyWildcard: o.AllowEmptyWildcard,
 		ReplaceExisting: o.AlwaysReplaceExistingDestPaths,
@@ -220,21 +221,21 @@ func (c *fileChain) path(p string) bool {
 	return true
 }
 
-func (c *fileChain) owner(o *pb.ChownOpt, base int64) *graph.Owner {
+func (c *fileChain) owner(o *pb.ChownOpt) *graph.Owner {
 	if o == nil {
 		return nil
 	}
-	return &graph.Owner{User: c.account(o.User, base), Group: c.account(o.Group, base)}
+	return &graph.Owner{User: c.account(o.User), Group: c.account(o.Group)}
 }
 
-func (c *fileChain) account(u *pb.UserOpt, base int64) *graph.Account {
+func (c *fileChain) account(u *pb.UserOpt) *graph.Account {
 	switch o := u.GetUser().(type) {
 	case *pb.UserOpt_ByName:
 		if o.ByName == nil || !texts(o.ByName.Name) {
 			c.fail(c.op, ErrInvalid, "the name of a user or group is not text")
 			return nil
 		}
-		return &graph.Account{Name: o.ByName.Name, Input: c.index(o.ByName.Input, base)}
+		return &graph.Account{Name: o.ByName.Name, Input: c.index(o.ByName.Input)}
 	case *pb.UserOpt_ByID:
 		return &graph.Account{ID: int(o.ByID)}
 	}

@@ -86,10 +86,10 @@ func run(ctx context.Context, o Options, request string) (*bridge, *client.Resul
 		b.opts["requestid"] = request
 	}
 	res, err := builder.Build(ctx, b)
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, nil, context.Cause(ctx)
-		}
 		return nil, nil, b.explain(err)
 	}
 	return b, res, nil
