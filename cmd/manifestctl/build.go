@@ -28,6 +28,7 @@ type buildFlags struct {
 	push        bool
 	noCache     bool
 	pull        bool
+	locked      bool
 	keepGoing   bool
 	parallel    int
 	secrets     []string
@@ -55,6 +56,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&b.push, "push", false, "push the result under its tags; short for -o type=registry")
 	f.BoolVar(&b.noCache, "no-cache", false, "run every step, and record the results")
 	f.BoolVar(&b.pull, "pull", false, "ask registries again for tags that are known")
+	f.BoolVar(&b.locked, "locked", false, "use only base images that manifestctl.lock has")
 	f.BoolVar(&b.keepGoing, "keep-going", false, "finish the other platforms when a step of one fails")
 	f.IntVar(&b.parallel, "parallel", 0, "`N` steps at most at once over all platforms (default: the number of processors)")
 	f.StringArrayVar(&b.secrets, "secret", nil, "`id=NAME[,src=FILE|,env=VAR]` a secret for the steps that mount it; may be repeated")
@@ -221,6 +223,7 @@ func (b *buildFlags) request(e *env, req *build.Request) (err error) {
 	if err := b.inputFlags.request(e, req); err != nil {
 		return err
 	}
+	req.Locked = b.locked
 	if req.Dockerfile != nil {
 		if err := b.dockerfile.request(e, req.Dockerfile); err != nil {
 			return err

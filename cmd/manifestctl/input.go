@@ -156,7 +156,7 @@ func (b *buildFlags) chooseInput(e *env, req *build.Request, context string) (do
 		if err != nil {
 			return done, err
 		}
-		req.File, req.ContextDir, req.Dockerfile = in.path, context, &build.Dockerfile{}
+		req.File, req.ContextDir, req.Dockerfile = in.path, context, &build.Dockerfile{Stdin: true}
 		return in.close, nil
 	}
 	if req.File, err = inputFile(b.file, context); err != nil {
@@ -180,7 +180,7 @@ func (b *buildFlags) stdinContext(e *env, req *build.Request) (done func() error
 	if err != nil {
 		return done, err
 	}
-	req.Dockerfile = &build.Dockerfile{}
+	req.Dockerfile = &build.Dockerfile{Stdin: true}
 	switch {
 	case in.archive:
 		req.Dockerfile.Archive, req.File = in.path, b.file
@@ -202,7 +202,7 @@ func (b *buildFlags) remoteContext(e *env, req *build.Request, context string) (
 		if err != nil {
 			return done, err
 		}
-		req.File, req.Dockerfile.Local = in.path, true
+		req.File, req.Dockerfile.Local, req.Dockerfile.Stdin = in.path, true, true
 		return in.close, nil
 	case filepath.IsAbs(b.file):
 		req.Dockerfile.Local = true

@@ -35,7 +35,7 @@ func newRoot(e *env) *cobra.Command {
 		newAdd(e),
 		newAnnotate(e),
 		newAppend(e),
-		newBuild(e),
+		newBuild(e), newLock(e),
 		newCache(e),
 		newCreate(e),
 		newCopy(e),

@@ -26,6 +26,7 @@ type Request struct {
 	File        string              // -f; the spec, or the Dockerfile
 	ContextDir  string              // the positional argument; with a Dockerfile a URL or "", too
 	Dockerfile  *Dockerfile         // not nil: File is a Dockerfile
+	Locked      bool                // only images that the lock file beside File has
 	LLB         io.Reader           // not nil: a definition, instead of a file
 	Platforms   []platform.Platform // none: the spec's, or this machine
 	Args        map[string]string   // --build-arg
@@ -37,12 +38,15 @@ type Request struct {
 	Labels      map[string]string // --label
 	Annotations map[string]string // --annotation, of the index and its manifests
 	Allow       []verify.Allow    // --allow: contents that may be of another platform, beside the spec's
+
+	renew bool // names mean what they mean now: Lock
 }
 
 // Dockerfile is what only builds of Dockerfiles and definitions have. The zero value is a Dockerfile in its context.
 type Dockerfile struct {
 	Archive       string            // a tar called "context" that is the context, instead of ContextDir
 	Local         bool              // File is on this machine although the context is not
+	Stdin         bool              // File was standard input: nothing belongs beside it
 	Target        string            // --target
 	NoCacheFilter []string          // --no-cache-filter
 	Hosts         []string          // --add-host, NAME=IP

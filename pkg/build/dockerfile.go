@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -60,12 +61,7 @@ func (e *engine) namedContexts(ctx context.Context) (map[string]dockerfile.Conte
 			if err != nil {
 				return nil, fmt.Errorf("context %s: %w", name, err)
 			}
-			img, err := e.opener.Open(ctx, r)
-			if err != nil {
-				return nil, fmt.Errorf("context %s: %w", name, err)
-			}
-			c.Digest = img.Root().Digest
-			if err := img.Close(); err != nil {
+			if c.Digest, err = e.pinned(ctx, r); err != nil {
 				return nil, fmt.Errorf("context %s: %w", name, err)
 			}
 			r.Digest = ""
@@ -74,6 +70,23 @@ func (e *engine) namedContexts(ctx context.Context) (map[string]dockerfile.Conte
 		out[name] = c
 	}
 	return out, nil
+}
+
+// pinned is the digest of what r names, or of what is locked for it.
+func (e *engine) pinned(ctx context.Context, r ref.Ref) (_ digest.Digest, err error) {
+	if r.Digest == "" {
+		if d, err := e.pins.Pin(r.String()); err != nil || d != "" {
+			return d, err
+		}
+	} else {
+		return r.Digest, nil
+	}
+	img, err := e.opener.Open(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, img.Close()) }()
+	return img.Root().Digest, nil
 }
 
 // isReference reports whether a named context is an image outside of registries.

@@ -24,6 +24,7 @@ type engine struct {
 	o        Options
 	opener   *source.Opener
 	contexts map[string]string // what the worker reads, filled before anything is solved
+	pins     *pins
 	worker   *local.Worker
 	solver   *solve.Solver
 	runners  atomic.Pointer[map[string]string] // by vertex, once they are known
@@ -41,10 +42,10 @@ func (e *engine) emit(ev event.Event) {
 }
 
 func newEngine(ctx context.Context, st *store.Store, client *registry.Client, req Request, o Options) *engine {
-	e := &engine{req: req, o: o, contexts: map[string]string{}}
+	e := &engine{req: req, o: o, contexts: map[string]string{}, pins: newPins(req)}
 	e.opener = &source.Opener{Registry: client, Store: st, Dir: o.Dir}
 	e.worker = local.New(local.Options{
-		Store: st, Opener: e.opener, Contexts: e.contexts, Secret: secrets(req, o), Events: e.emit, Epoch: req.Epoch,
+		Store: st, Opener: e.opener, Contexts: e.contexts, Pins: e.pins, Secret: secrets(req, o), Events: e.emit, Epoch: req.Epoch,
 		Sandbox: sandbox.Options{
 			Mode: o.SandboxMode, Agents: o.Parallel, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
 		},

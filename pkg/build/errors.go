@@ -4,6 +4,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/frontend/dockerfile"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/llb"
+	"github.com/manifestctl/manifestctl/pkg/lock"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 )
@@ -18,6 +19,9 @@ var (
 	// ErrLLB is a definition that cannot be read, and ErrUnsupported one that asks for what there is not.
 	ErrLLB         = llb.ErrInvalid
 	ErrUnsupported = llb.ErrUnsupported
+	ErrLock        = lock.ErrInvalid   // a lock file that cannot be read
+	ErrNotLocked   = lock.ErrNotLocked // --locked, and an image that is not
+	ErrChanged     = lock.ErrChanged   // an image is not what is locked
 	ErrNotAllowed  = llb.ErrNotAllowed // a step that needs --allow
 
 	ErrHost = sandbox.ErrHost // no user namespace, no overlay

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -27,6 +28,7 @@ const pulls = 4
 
 // bases are the images opened in this build: one tag means one digest for all platforms.
 type bases struct {
+	pins   Pins
 	mu     sync.Mutex // guards pulled
 	pulled map[string]*base
 }
@@ -50,8 +52,31 @@ func (b *bases) open(ctx context.Context, o *source.Opener, text string) (source
 		b.pulled[text] = e
 	}
 	b.mu.Unlock()
-	e.once.Do(func() { e.img, e.err = o.Open(ctx, r) })
+	e.once.Do(func() {
+		if b.pins != nil && r.Digest == "" {
+			if r.Digest, e.err = b.pins.Pin(text); e.err != nil {
+				return
+			}
+		}
+		e.img, e.err = o.Open(ctx, r)
+	})
 	return e.img, e.err
+}
+
+// resolve opens the image that text names and picks the one for p.
+func (b *bases) resolve(ctx context.Context, o *source.Opener, text string, p platform.Platform) (source.Image, *source.Resolved, error) {
+	img, err := b.open(ctx, o, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := source.Resolve(ctx, img, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	if b.pins != nil && !strings.Contains(text, "@") {
+		err = b.pins.Resolved(text, p, img.Root().Digest, found.Desc.Digest)
+	}
+	return img, found, err
 }
 
 func (b *bases) close() error {
@@ -69,11 +94,7 @@ func (b *bases) close() error {
 // Resolve gives the digest of what text names, a manifest or an index, and the config of its image for p. The image stays
 // open, so that a vertex of the same name, or of that name and digest, means the same.
 func (w *Worker) Resolve(ctx context.Context, text string, p platform.Platform) (digest.Digest, []byte, error) {
-	img, err := w.bases.open(ctx, w.o.Opener, text)
-	if err != nil {
-		return "", nil, err
-	}
-	found, err := source.Resolve(ctx, img, p)
+	img, found, err := w.bases.resolve(ctx, w.o.Opener, text, p)
 	if err != nil {
 		return "", nil, err
 	}
@@ -99,16 +120,12 @@ func (b *bases) alias(text string, d digest.Digest) {
 
 // image resolves a base image for the vertex's platform and brings its layers into the store.
 func (w *Worker) image(ctx context.Context, v *graph.Vertex, op graph.Image) (solve.Result, error) {
-	img, err := w.bases.open(ctx, w.o.Opener, op.Ref)
+	img, found, err := w.bases.resolve(ctx, w.o.Opener, op.Ref, v.Platform)
 	if err != nil {
 		return solve.Result{}, err
 	}
 	if op.Checksum != "" && img.Root().Digest.String() != op.Checksum {
 		return solve.Result{}, fmt.Errorf("%s is %s, not %s: %w", op.Ref, img.Root().Digest, op.Checksum, store.ErrCorrupt)
-	}
-	found, err := source.Resolve(ctx, img, v.Platform)
-	if err != nil {
-		return solve.Result{}, err
 	}
 	descs := found.Manifest.Layers
 	if op.Layers != nil && *op.Layers < len(descs) {

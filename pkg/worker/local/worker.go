@@ -21,6 +21,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/source"
@@ -42,9 +43,18 @@ type Options struct {
 	// Epoch is SOURCE_DATE_EPOCH: the time that directories get in which a file operation changes something.
 	Epoch    *int64
 	Insecure bool // RUN --security=insecure is allowed
+	Pins     Pins // nil: names mean what they mean now
 	Pull     bool // ask for tags again that were resolved before
 	NoCache  bool
 	Events   event.Sink
+}
+
+// Pins say what names of images mean.
+type Pins interface {
+	// Pin gives the digest that ref, a name without one, is to be opened by; "" leaves it to the name.
+	Pin(ref string) (digest.Digest, error)
+	// Resolved is told what ref led to for one platform: root is what was opened, manifest the image's. An error refuses it.
+	Resolved(ref string, p platform.Platform, root, manifest digest.Digest) error
 }
 
 // Worker runs vertices on this machine. Close it after use.
@@ -70,7 +80,7 @@ func New(o Options) *Worker {
 	w := &Worker{o: o}
 	w.virtual.files, w.virtual.sums = map[digest.Digest]*source.Files{}, map[string]*source.Sums{}
 	w.trees = &snapshots{worker: w, ready: map[digest.Digest]*snapshot{}}
-	w.bases.pulled = map[string]*base{}
+	w.bases.pulled, w.bases.pins = map[string]*base{}, o.Pins
 	return w
 }
 
