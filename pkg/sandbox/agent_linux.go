@@ -72,6 +72,9 @@ type server struct {
 	net    int                       // a network namespace with nothing but loopback, which no step has left anything in; -1: to be made
 	proc   int                       // a procfs of our pid namespace, nowhere attached; -1 where the kernel refuses it
 	first  func() (*initProc, error) // of the pid namespace that steps run in
+
+	hostProc   int   // where proc is refused: the /proc that we were started with
+	supervised error // single uid: why owners cannot be kept; nil: they can
 }
 
 func newServer() *server {
@@ -159,6 +162,15 @@ func (s *server) hello(h *hello, r *reply) error {
 	s.home = fd
 	if s.proc, err = newMount("proc", attrProc); err != nil {
 		s.proc = -1 // steps see the host's (newProc)
+	}
+	if s.proc < 0 {
+		if s.hostProc, err = openDir("/proc"); err != nil {
+			return fmt.Errorf("%w: %w", ErrHost, err)
+		}
+	}
+	if s.mode == ModeSingle {
+		s.supervised = s.trySupervisor()
+		r.Supervisor = toWire(s.supervised)
 	}
 	if len(h.Handlers) > 0 {
 		s.binfmt, err = registerHandlers(h.Handlers)

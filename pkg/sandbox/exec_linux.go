@@ -58,11 +58,11 @@ func (st *step) process() (*ExitError, error) {
 	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
 		return nil, fmt.Errorf("making a session keyring: %w", err)
 	}
-	if st.srv.mode == ModeSingle {
-		st.watch = watchOwners(st.srv.proc, st.tree.fd)
-	}
 	if err := limitCaps(); err != nil {
 		return nil, err
+	}
+	if st.super != nil {
+		return st.supervised(file, [3]uintptr(files))
 	}
 	attr := &syscall.ProcAttr{Env: st.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
 	if st.Account.UID != 0 || st.Account.GID != 0 || len(st.Account.Groups) > 0 && st.srv.mode != ModeSingle {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -120,6 +121,8 @@ type initProc struct {
 	sock  int
 	pidns int
 	proc  bool // its procfs is at holdDir
+
+	nofile *unix.Rlimit // what it inherited; the Go runtime raises it for itself, and only lowers it again for its own children
 }
 
 // errInit is the end of an init, and with it of its agent.
@@ -138,10 +141,13 @@ func startInit() (*initProc, error) {
 		return nil, fmt.Errorf("starting an init: /dev/null: %w", err)
 	}
 	defer unix.Close(null)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{initName}, &syscall.ProcAttr{
 		Dir: "/", Env: agentEnv, Files: []uintptr{uintptr(null), uintptr(null), 2, uintptr(pair[1])},
 		Sys: &syscall.SysProcAttr{
 			Setsid:     true,
+			Ptrace:     true,
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		},
 	})
@@ -150,10 +156,26 @@ func startInit() (*initProc, error) {
 		return nil, fmt.Errorf("%w: starting the first process of a pid namespace: %w", ErrHost, err)
 	}
 	p := &initProc{pid: pid, sock: pair[0]}
+	if p.nofile, err = inherited(pid); err != nil {
+		return nil, err
+	}
 	if err := p.ready(); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// inherited reads the limit of open files of a child that has stopped at its exec, and lets it go.
+func inherited(pid int) (*unix.Rlimit, error) {
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(pid, &ws, 0, nil); err != nil || !ws.Stopped() {
+		return nil, errors.Join(errInit, err)
+	}
+	lim := &unix.Rlimit{}
+	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, lim) != nil {
+		lim = nil
+	}
+	return lim, unix.PtraceDetach(pid)
 }
 
 // ready takes what the init made before it left for its empty root.

@@ -82,10 +82,6 @@ func TestLayer(t *testing.T) {
 			assert.Equal(t, []string{}, b.diff(again), "stubs and what is above them leave nothing")
 		})
 		t.Run("owners", func(t *testing.T) {
-			if b.pool.Mode() == ModeSingle {
-				t.Log("a single uid: see TestOwnership")
-				return
-			}
 			got := b.diff(b.step("write", "/f", "x", "--", "chown", "/f", "33", "65534"))
 			assert.Equal(t, []string{"0 644 33:65534 f = x"}, got)
 		})
@@ -267,11 +263,7 @@ func TestUnpackRemove(t *testing.T) {
 		s.Lowers = []string{dir, lower, b.root}
 		r := b.run(s)
 		require.NoError(t, r.failure, r.err)
-		owner := "33:34"
-		if b.pool.Mode() == ModeSingle {
-			owner = "0:0" // in the step; the layer has the right one
-		}
-		assert.Equal(t, "/d/f 104711 "+owner+" 1 0\nf\n", r.out)
+		assert.Equal(t, "/d/f 104711 33:34 1 0\nf\n", r.out)
 		s = b.step("append", "/d/f", "y")
 		s.Lowers = []string{dir, lower, b.root}
 		assert.Contains(t, b.diff(s), "0 711 33:34 d/f = xy", "a write clears setuid and keeps the owner")

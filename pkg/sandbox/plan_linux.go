@@ -188,15 +188,20 @@ func (p plan) key() string {
 	return string(p.mode) + "-" + hex.EncodeToString(h.Sum(nil)[:6])
 }
 
-// account checks that the ids a step runs as exist in the map.
-func (p plan) account(a layer.Account) error {
+// account checks that the ids a step runs as exist in the map, or with a single uid that there is a supervisor.
+func (p plan) account(a layer.Account, supervisor error) error {
 	name := a.Name
 	if name == "" {
 		name = fmt.Sprintf("%d:%d", a.UID, a.GID)
 	}
 	if p.mode == ModeSingle {
-		if a.UID != 0 || a.GID != 0 {
-			return fmt.Errorf("%w: user %s: there is a single uid, so steps can only run as root: %s", ErrOwnership, name, mendRanges)
+		if (a.UID != 0 || a.GID != 0) && supervisor != nil {
+			return fmt.Errorf("%w: user %s: there is a single uid and no supervisor, so steps can only run as root: %w", ErrOwnership, name, supervisor)
+		}
+		for _, id := range append([]int{a.UID, a.GID}, a.Groups...) {
+			if id < 0 || int64(id) >= int64(noID) {
+				return fmt.Errorf("%w: user %s: %d is no id", ErrOwnership, name, id)
+			}
 		}
 		return nil
 	}

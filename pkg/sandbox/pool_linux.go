@@ -25,7 +25,8 @@ type Pool struct {
 	exe   *os.File
 	slots chan struct{} // one token for each agent that may be busy
 
-	emulation error // of the first agent's binfmt_misc instance
+	emulation  error // of the first agent's binfmt_misc instance
+	supervisor error // of the first agent, with a single uid
 
 	mu     sync.Mutex // guards what follows
 	idle   []*agent
@@ -53,7 +54,7 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 		p.plan = pl
 		a, err := p.start(ctx)
 		if err == nil {
-			p.emulation = a.emulation
+			p.emulation, p.supervisor = a.emulation, a.supervisor
 			p.idle = append(p.idle, a)
 			return p, nil
 		}
@@ -105,6 +106,9 @@ func (p *Pool) SnapshotKey() string { return p.plan.key() }
 // Emulation reports why the handlers of Options could not be registered in an instance of our own; nil when they are
 // (or there are none). Programs of foreign platforms then run only where the host has handlers.
 func (p *Pool) Emulation() error { return p.emulation }
+
+// Owners reports why files and processes of a step can only be root's; nil when they can be anybody's.
+func (p *Pool) Owners() error { return p.supervisor }
 
 // acquire takes an idle agent or starts one; it waits while Options.Agents are busy.
 func (p *Pool) acquire(ctx context.Context) (*agent, error) {
@@ -223,7 +227,7 @@ func (p *Pool) Run(ctx context.Context, s Step) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	if err := p.plan.account(s.Account); err != nil {
+	if err := p.plan.account(s.Account, p.supervisor); err != nil {
 		return err
 	}
 	ws, err := s.wire()

@@ -14,7 +14,7 @@ import (
 const (
 	rungUserns  = "user namespace"
 	rungOwner   = "ownership: " // and a mode
-	rungFilter  = "refused owners are noticed"
+	rungFilter  = "supervisor of a single uid"
 	rungOverlay = "snapshots: overlay"
 	rungProc    = "/proc of its own"
 	rungNoNet   = "network: none"
@@ -49,7 +49,7 @@ func Probe(ctx context.Context, o Options) []Rung {
 		r.OK = true
 		r.Detail = fmt.Sprintf("ids 0 to %d", min(reach(p.plan.uids), reach(p.plan.gids))-1)
 		if mode == ModeSingle {
-			r.Detail = "one id: steps run as root, and a chown to anybody else is an error"
+			r.Detail = "one id; other owners and users by the supervisor"
 		}
 		modes = append(modes, r)
 		userns.OK = true

@@ -38,6 +38,9 @@ func (p *Pool) SnapshotKey() string { return "" }
 // Emulation reports that there is none.
 func (p *Pool) Emulation() error { return errOS }
 
+// Owners reports that there are none.
+func (p *Pool) Owners() error { return errOS }
+
 // Unpack reports that steps need linux.
 func (p *Pool) Unpack(context.Context, string, *os.File, layer.Limits) error { return errOS }
 

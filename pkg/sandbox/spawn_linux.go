@@ -37,7 +37,8 @@ type agent struct {
 	codec *codec
 	proc  *os.Process
 
-	emulation error
+	emulation  error
+	supervisor error // of a single uid
 
 	exited chan struct{} // closed when the process was reaped
 	state  *os.ProcessState
@@ -107,7 +108,7 @@ func (p *Pool) start(ctx context.Context) (*agent, error) {
 		a.wait()
 		return nil, err
 	}
-	a.emulation = r.Emulation.err()
+	a.emulation, a.supervisor = r.Emulation.err(), r.Supervisor.err()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
 // step is one run in the agent.
@@ -24,7 +26,7 @@ type step struct {
 	stage string
 	tree  *tree
 	first *initProc
-	watch *ownerWatch // single uid: what was refused
+	super *supervisor // single uid: who keeps owners; nil: nobody
 }
 
 // ended is how a step's thread ended.
@@ -57,17 +59,26 @@ func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, e
 	if st.first, err = s.first(); err != nil {
 		return nil, err
 	}
+	if s.mode == ModeSingle && s.supervised == nil {
+		a := w.Account
+		first := credsAs(uint32(a.UID), uint32(a.GID), groups32(a.Groups))
+		if st.super, err = s.newSupervisor(st.Lowers, first); err != nil {
+			return nil, err
+		}
+	}
 	done := make(chan ended, 1)
 	go st.thread(done)
 	end := <-done
+	if st.super != nil && end.err == nil {
+		end.err = st.super.owners.save(st.upper)
+	}
 	if st.tree != nil {
 		if err := st.tree.removeStubs(st.upper); err != nil && end.err == nil && end.exit == nil {
 			end.err = err
 		}
 	}
 	if len(end.refused) > 0 {
-		end.err = fmt.Errorf("%w: %s: owners other than root cannot be kept with a single uid: %s",
-			ErrOwnership, strings.Join(end.refused, ", "), mendRanges)
+		end.err = fmt.Errorf("%w: %s: %s", ErrOwnership, strings.Join(end.refused, ", "), mendRanges)
 	}
 	if end.err != nil || end.exit != nil {
 		return end.exit, end.err
@@ -79,6 +90,10 @@ func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, e
 	}
 	if w.Keep != "" {
 		if err := os.Rename(st.upper, w.Keep); err != nil {
+			return nil, fmt.Errorf("keeping the snapshot: %w", err)
+		}
+		err := os.Rename(layer.OwnersFile(st.upper), layer.OwnersFile(w.Keep))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("keeping the snapshot: %w", err)
 		}
 	}
@@ -173,7 +188,7 @@ func (st *step) thread(done chan<- ended) {
 	if st.tree != nil { // what holds the overlay's mount
 		unix.Close(st.tree.fd)
 	}
-	if refused := st.watch.close(); len(refused) > 0 && e.err == nil {
+	if refused := st.super.close(); len(refused) > 0 && e.err == nil {
 		e.refused = refused
 	}
 	if err := unix.Setns(st.srv.home, unix.CLONE_NEWNS); err != nil && e.err == nil {
@@ -233,6 +248,7 @@ func (st *step) mounts() error {
 		unix.Close(root)
 		return err
 	}
+	st.tree.records = st.srv.mode == ModeSingle
 	empty, err := unix.Openat(stage, "empty", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("preparing a step: %w", err)

@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
 // mount puts one mount of a step at its target inside the rootfs. Mount points that are missing are made, and taken
@@ -79,18 +81,22 @@ func (st *step) newTmpfs(m Mount, attrs int) (int, error) {
 		mode = 0o1777
 	}
 	opts := []string{"source=tmpfs", "mode=" + strconv.FormatUint(uint64(mode), 8)}
-	if m.UID != 0 || m.GID != 0 {
+	if (m.UID != 0 || m.GID != 0) && st.super == nil {
 		opts = append(opts, "uid="+strconv.Itoa(m.UID), "gid="+strconv.Itoa(m.GID))
 	}
 	if m.Size > 0 {
 		opts = append(opts, "size="+strconv.FormatInt(m.Size, 10))
 	}
-	return newMount("tmpfs", attrs, opts...)
+	fd, err := newMount("tmpfs", attrs, opts...)
+	if err == nil {
+		err = st.pretend(fd, m)
+	}
+	return fd, err
 }
 
 // owner checks that the owner of a mount exists here.
 func (st *step) owner(m Mount) error {
-	if int64(m.UID) < st.srv.mapped && int64(m.GID) < st.srv.mapped && m.UID >= 0 && m.GID >= 0 {
+	if st.super != nil && m.UID >= 0 && m.GID >= 0 || int64(m.UID) < st.srv.mapped && int64(m.GID) < st.srv.mapped && m.UID >= 0 && m.GID >= 0 {
 		return nil
 	}
 	mend := "give the user a larger range in /etc/subuid and /etc/subgid"
@@ -98,6 +104,19 @@ func (st *step) owner(m Mount) error {
 		mend = mendRanges
 	}
 	return fmt.Errorf("%w: %d:%d: %s", ErrOwnership, m.UID, m.GID, mend)
+}
+
+// pretend has the supervisor show the owner that a mount should have.
+func (st *step) pretend(fd int, m Mount) error {
+	if st.super == nil || m.UID == 0 && m.GID == 0 {
+		return nil
+	}
+	var s unix.Stat_t
+	if err := unix.Fstat(fd, &s); err != nil {
+		return err
+	}
+	st.super.owners.byNode[nodeOf(&s)] = layer.Owner{UID: uint32(m.UID), GID: uint32(m.GID)}
+	return nil
 }
 
 // newData writes a file into the stage and returns a mount of it.
@@ -112,8 +131,11 @@ func (st *step) newData(m Mount, stage, n int) (int, error) {
 	}
 	f := os.NewFile(uintptr(fd), name)
 	_, err = f.Write(m.Data)
-	if err == nil {
+	if err == nil && st.super == nil {
 		err = unix.Fchown(fd, m.UID, m.GID)
+	}
+	if err == nil {
+		err = st.pretend(fd, m)
 	}
 	if err == nil {
 		err = unix.Fchmod(fd, m.Mode&0o777)

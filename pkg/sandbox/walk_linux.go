@@ -31,6 +31,8 @@ type tree struct {
 	dev   uint64 // of the overlay's directories
 	stubs []stub
 	pre   map[string]meta // directories as they were before stubs were made in or below them
+
+	records bool // there is a single uid: other owners are recorded
 }
 
 func newTree(fd int) (*tree, error) {
@@ -229,7 +231,7 @@ func (t *tree) make(dir int, full, name string, file bool, w want) error {
 			return fmt.Errorf("making a directory: %w", err)
 		}
 		if w.uid != 0 || w.gid != 0 {
-			if err := unix.Fchownat(dir, name, w.uid, w.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			if err := t.chown(dir, name, w.uid, w.gid); err != nil {
 				return fmt.Errorf("making a directory: %w", err)
 			}
 		}

@@ -68,10 +68,11 @@ type wireStep struct {
 
 // reply is the answer to a request. Err is nil when it was done; Exit says how a step's process ended when not with 0.
 type reply struct {
-	Err       *wireError
-	Exit      *ExitError
-	Emulation *wireError // hello
-	Rungs     []Rung     // probe
+	Err        *wireError
+	Exit       *ExitError
+	Emulation  *wireError // hello
+	Supervisor *wireError // hello: why owners cannot be kept with a single uid
+	Rungs      []Rung     // probe
 
 	fatal error // the agent cannot go on
 }

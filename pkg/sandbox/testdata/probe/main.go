@@ -16,6 +16,7 @@ import (
 )
 
 func main() {
+	runtime.LockOSThread() // some ids are a thread's
 	args := os.Args[1:]
 	if len(args) == 0 {
 		args = []string{"true"}
@@ -129,6 +130,61 @@ func do(verb string, a []string) error {
 			}
 			fmt.Printf("%s %o %d:%d %d %d\n", name, st.Mode, st.Uid, st.Gid, st.Size, uint64(st.Rdev))
 		}
+	case "fstat":
+		f, err := os.Open(a[0])
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		var st syscall.Stat_t
+		if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
+			return err
+		}
+		fmt.Printf("%s %o %d:%d %d %d\n", a[0], st.Mode, st.Uid, st.Gid, st.Size, uint64(st.Rdev))
+	case "statx": // struct statx: uid at 20, gid at 24, mode at 28
+		nr, ok := map[string]uintptr{"amd64": 332, "386": 383, "arm64": 291, "arm": 397, "riscv64": 291, "s390x": 379}[runtime.GOARCH]
+		if !ok {
+			return syscall.ENOSYS
+		}
+		var b [256]byte
+		name := append([]byte(a[0]), 0)
+		_, _, e := syscall.Syscall6(nr, ^uintptr(99), uintptr(unsafe.Pointer(&name[0])), 0x100, 0x7ff, uintptr(unsafe.Pointer(&b)), 0)
+		if e != 0 {
+			return e
+		}
+		fmt.Printf("%s %o %d:%d\n", a[0], *(*uint16)(unsafe.Pointer(&b[28])), *(*uint32)(unsafe.Pointer(&b[20])), *(*uint32)(unsafe.Pointer(&b[24])))
+	case "tmpfile": // DIR NAME: a file without a name gets one
+		fd, err := syscall.Open(a[0], 0o20000000|syscall.O_DIRECTORY|syscall.O_RDWR, 0o640)
+		if err != nil {
+			return err
+		}
+		return linkat(fmt.Sprint("/proc/self/fd/", fd), a[1])
+	case "listxattr":
+		b := make([]byte, 4096)
+		n, err := syscall.Listxattr(a[0], b)
+		fmt.Printf("%q\n", b[:max(n, 0)])
+		return err
+	case "chdir":
+		return syscall.Chdir(a[0])
+	case "mkfile": // any mode
+		f, err := os.OpenFile(a[0], os.O_CREATE|os.O_EXCL|os.O_WRONLY, os.FileMode(num(a[1])))
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	case "setresuid":
+		return syscall.Setresuid(num(a[0]), num(a[1]), num(a[2]))
+	case "setfsuid":
+		return syscall.Setfsuid(num(a[0]))
+	case "getres":
+		r, e, s := getres(true)
+		rg, eg, sg := getres(false)
+		fmt.Println(r, e, s, rg, eg, sg)
+	case "fork": // a double fork: the child's child runs the verbs after its parent is gone
+		if len(a) > 1 && a[0] == "2" {
+			return child(a[1:], true)
+		}
+		return child(append([]string{"fork", "2"}, a...), false)
 	case "readlink":
 		s, err := os.Readlink(a[0])
 		fmt.Println(s)
@@ -353,6 +409,26 @@ func do(verb string, a []string) error {
 		return fmt.Errorf("unknown verb %q", verb)
 	}
 	return nil
+}
+
+func linkat(from, to string) error {
+	nr := map[string]uintptr{"amd64": 265, "386": 303, "arm64": 37, "arm": 330, "riscv64": 37, "s390x": 296}[runtime.GOARCH]
+	f, t := append([]byte(from), 0), append([]byte(to), 0)
+	_, _, e := syscall.Syscall6(nr, ^uintptr(99), uintptr(unsafe.Pointer(&f[0])), ^uintptr(99), uintptr(unsafe.Pointer(&t[0])), 0x400, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+func getres(uid bool) (r, e, s uint32) {
+	nrs := map[string][2]uintptr{"amd64": {118, 120}, "386": {209, 211}, "arm64": {148, 150}, "arm": {209, 211}, "riscv64": {148, 150}, "s390x": {209, 211}}[runtime.GOARCH]
+	nr := nrs[1]
+	if uid {
+		nr = nrs[0]
+	}
+	syscall.RawSyscall(nr, uintptr(unsafe.Pointer(&r)), uintptr(unsafe.Pointer(&e)), uintptr(unsafe.Pointer(&s)))
+	return r, e, s
 }
 
 func fill(f *os.File, n int) error {

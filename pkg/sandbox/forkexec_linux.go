@@ -1,0 +1,224 @@
+package sandbox
+
+// This file starts the first process of a step where it needs a filter or a tracer before it executes anything.
+// [syscall.ForkExec] cannot: it is a vfork, which keeps a processor of this program busy until the child executes, and
+// a child that waits for an answer of this program (from its filter's listener, or its tracer) would wait for ever once
+// the garbage collector wants that processor. This is a fork: the child is a copy and this program goes on.
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+//go:linkname beforeFork syscall.runtime_BeforeFork
+func beforeFork()
+
+//go:linkname afterFork syscall.runtime_AfterFork
+func afterFork()
+
+//go:linkname afterForkInChild syscall.runtime_AfterForkInChild
+func afterForkInChild()
+
+// forkAttr is what the child does before it executes.
+type forkAttr struct {
+	files  [3]uintptr
+	slack  uintptr           // PR_SET_TIMERSLACK (supervisor); 0: as inherited
+	nofile *unix.Rlimit      // nil: as inherited
+	listen []unix.SockFilter // a filter whose listener the parent gets
+	filter []unix.SockFilter // another one
+	flags  uintptr           // of the listener's filter
+	// ready is called while the child waits, with the listener's descriptor (-1 when it could not be had, and why).
+	ready func(pid, listener int, errno syscall.Errno) error
+}
+
+// forkExec starts a process, as [syscall.ForkExec] would. The caller has locked its thread.
+func forkExec(file string, args, env []string, attr forkAttr) (pid int, err error) {
+	path, err := syscall.BytePtrFromString(file)
+	if err != nil {
+		return 0, err
+	}
+	argv, err := syscall.SlicePtrFromStrings(args)
+	if err != nil {
+		return 0, err
+	}
+	envp, err := syscall.SlicePtrFromStrings(env)
+	if err != nil {
+		return 0, err
+	}
+	var said, told [2]int
+	if err := unix.Pipe2(said[:], unix.O_CLOEXEC); err != nil {
+		return 0, err
+	}
+	defer unix.Close(said[0])
+	if err := unix.Pipe2(told[:], unix.O_CLOEXEC); err != nil {
+		unix.Close(said[1])
+		return 0, err
+	}
+	defer unix.Close(told[1])
+	c := &forkChild{
+		path: path, argv: &argv[0], envp: &envp[0], files: attr.files, slack: attr.slack, nofile: attr.nofile,
+		said: uintptr(said[1]), told: uintptr(told[0]), flags: attr.flags,
+	}
+	if len(attr.listen) > 0 {
+		c.listen = &unix.SockFprog{Len: uint16(len(attr.listen)), Filter: &attr.listen[0]}
+	}
+	if len(attr.filter) > 0 {
+		c.filter = &unix.SockFprog{Len: uint16(len(attr.filter)), Filter: &attr.filter[0]}
+	}
+	syscall.ForkLock.Lock()
+	pid, errno := c.fork()
+	syscall.ForkLock.Unlock()
+	runtime.KeepAlive(attr)
+	unix.Close(said[1])
+	unix.Close(told[0])
+	if errno != 0 {
+		return 0, errno
+	}
+	if err := attr.handshake(pid, said[0], told[1]); err != nil {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		for {
+			if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		return 0, err
+	}
+	return pid, nil
+}
+
+// handshake hears how far the child came: its listener, then nothing (it executed) or an error.
+func (a *forkAttr) handshake(pid, said, told int) error {
+	listener, errno, err := hear(said)
+	if err != nil {
+		return err
+	}
+	if a.ready != nil {
+		fd := -1
+		if errno == 0 && listener >= 0 {
+			if fd, err = descriptorOf(pid, listener); err != nil {
+				return err
+			}
+		}
+		if err := a.ready(pid, fd, errno); err != nil {
+			return err
+		}
+	}
+	if _, err := unix.Write(told, []byte{1}); err != nil {
+		return fmt.Errorf("starting a step: %w", err)
+	}
+	if _, _, err = hear(said); errors.Is(err, errHungUp) {
+		return nil // it is another program now
+	}
+	return err
+}
+
+// forkFailed marks the number of an error that ended the child.
+const forkFailed = 1 << 32
+
+// hear reads one message of the child: a descriptor's number, or why there is none. An error ends the child.
+func hear(fd int) (value int, errno syscall.Errno, err error) {
+	var b [8]byte
+	if err := readFull(fd, b[:]); err != nil {
+		return -1, 0, err
+	}
+	v := int64(binary.NativeEndian.Uint64(b[:]))
+	if v <= -forkFailed {
+		return -1, 0, syscall.Errno(-v - 1 - forkFailed)
+	}
+	if v < 0 {
+		return -1, syscall.Errno(-v - 1), nil
+	}
+	return int(v) - 1, 0, nil
+}
+
+// descriptorOf takes a descriptor of another process.
+func descriptorOf(pid, fd int) (int, error) {
+	p, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1, fmt.Errorf("pidfd_open: %w", err)
+	}
+	defer unix.Close(p)
+	got, err := unix.PidfdGetfd(p, fd, 0)
+	if err != nil {
+		return -1, fmt.Errorf("pidfd_getfd: %w", err)
+	}
+	return got, nil
+}
+
+// forkChild is all that the child touches: it must not allocate, grow its stack or call what may do so.
+type forkChild struct {
+	path           *byte
+	argv, envp     **byte
+	files          [3]uintptr
+	slack          uintptr
+	nofile         *unix.Rlimit
+	listen, filter *unix.SockFprog
+	flags          uintptr
+	said, told     uintptr
+	msg            int64
+	ack            [1]byte
+}
+
+// fork returns in the parent only.
+//
+//go:norace
+//go:noinline
+func (c *forkChild) fork() (int, syscall.Errno) {
+	var fd, pid uintptr
+	var errno syscall.Errno
+	beforeFork()
+	pid, _, errno = syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 || pid != 0 {
+		afterFork()
+		return int(pid), errno
+	}
+	afterForkInChild()
+	syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
+	for i := range c.files {
+		if _, _, errno = syscall.RawSyscall(syscall.SYS_DUP3, c.files[i], uintptr(i), 0); errno != 0 {
+			goto fail
+		}
+	}
+	if c.slack != 0 {
+		if _, _, errno = syscall.RawSyscall6(syscall.SYS_PRCTL, unix.PR_SET_TIMERSLACK, c.slack, 0, 0, 0, 0); errno != 0 {
+			goto fail
+		}
+	}
+	if c.nofile != nil {
+		if _, _, errno = syscall.RawSyscall6(syscall.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(c.nofile)), 0, 0, 0); errno != 0 {
+			goto fail
+		}
+	}
+	if c.filter != nil {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(c.filter))); errno != 0 {
+			goto fail
+		}
+	}
+	c.msg = 0 // no listener
+	if c.listen != nil {
+		fd, _, errno = syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, c.flags, uintptr(unsafe.Pointer(c.listen)))
+		c.msg = int64(fd) + 1
+		if errno != 0 {
+			c.msg = -int64(errno) - 1
+		}
+	}
+	syscall.RawSyscall(syscall.SYS_WRITE, c.said, uintptr(unsafe.Pointer(&c.msg)), 8)
+	fd, _, errno = syscall.RawSyscall(syscall.SYS_READ, c.told, uintptr(unsafe.Pointer(&c.ack)), 1)
+	if errno != 0 || fd != 1 {
+		goto exit
+	}
+	_, _, errno = syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(c.path)), uintptr(unsafe.Pointer(c.argv)), uintptr(unsafe.Pointer(c.envp)))
+fail:
+	c.msg = -int64(errno) - 1 - forkFailed
+	syscall.RawSyscall(syscall.SYS_WRITE, c.said, uintptr(unsafe.Pointer(&c.msg)), 8)
+exit:
+	for {
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 253, 0, 0)
+	}
+}

@@ -1,0 +1,1 @@
+// Lets forkexec_linux.go declare functions of the runtime.

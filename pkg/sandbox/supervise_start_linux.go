@@ -1,0 +1,87 @@
+package sandbox
+
+import (
+	"fmt"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func groups32(groups []int) []uint32 {
+	out := make([]uint32, 0, len(groups))
+	for _, g := range groups {
+		out = append(out, uint32(g))
+	}
+	return out
+}
+
+// supervised starts the step's process below the supervisor, and waits until nothing of it is left.
+func (st *step) supervised(file string, files [3]uintptr) (*ExitError, error) {
+	if err := unix.Fstatfs(st.tree.fd, &st.super.rootfs); err != nil {
+		return nil, fmt.Errorf("looking at the rootfs: %w", err)
+	}
+	attr := forkAttr{files: files, slack: firstSlack, nofile: st.first.nofile, listen: notifyProgram(hostABIs), flags: superviseFlags}
+	if n := st.Limits.Files; n > 0 {
+		attr.nofile = &unix.Rlimit{Cur: n, Max: n}
+	}
+	attr.ready = func(_, listener int, errno syscall.Errno) error {
+		if errno != 0 {
+			return fmt.Errorf("%w: the supervisor's filter: %w", ErrHost, errno)
+		}
+		st.super.start(listener)
+		return nil
+	}
+	pid, err := forkExec(file, st.Args, st.Env, attr)
+	if err != nil {
+		return st.execError(file, err)
+	}
+	status, err := st.reap(pid)
+	if err != nil {
+		return nil, err
+	}
+	return exitOf(status), nil
+}
+
+// trySupervisor does once what every step will need: a listener (there is one at most in a chain of filters), reading and
+// setting the timer slack of another task.
+func (s *server) trySupervisor() error {
+	if len(hostABIs) == 0 {
+		return fmt.Errorf("%w: no table of system calls for %s", ErrHost, runtime.GOARCH)
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the filter ends with the thread
+		prog := []unix.SockFilter{{Code: bpfRet, K: unix.SECCOMP_RET_ALLOW}}
+		fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+		fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, superviseFlags, uintptr(unsafe.Pointer(&fprog))) //nolint:gosec // no wrapper
+		if errno != 0 {
+			done <- fmt.Errorf("%w: seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER): %w", ErrHost, errno)
+			return
+		}
+		unix.Close(int(fd))
+		done <- nil
+	}()
+	if err := <-done; err != nil {
+		return err
+	}
+	first, err := s.first()
+	if err != nil {
+		return err
+	}
+	proc, number := s.proc, decimal
+	if proc < 0 {
+		proc, number = s.hostProc, translated
+	}
+	fd, err := unix.Openat(proc, number(uint32(first.pid))+"/timerslack_ns", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%w: the timer slack of another process: %w", ErrHost, err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(strconv.Itoa(baseSlack))); err != nil {
+		return fmt.Errorf("%w: the timer slack of another process: %w", ErrHost, err)
+	}
+	return nil
+}

@@ -1,0 +1,34 @@
+//go:build linux
+
+package sandbox
+
+import "golang.org/x/sys/unix"
+
+// hostABIs are the system call tables of an amd64 kernel: its own and i386's (arch/x86/entry/syscalls).
+var hostABIs = []abi{
+	amd64ABI(),
+	abi32(unix.AUDIT_ARCH_I386, atNumbers{
+		fchownat: 298, mknodat: 297, newfstatat: 300, statx: 383, openat: 295, mkdirat: 296, symlinkat: 304, linkat: 303,
+		renameat: 302, renameat2: 353, execveat: 358,
+	}, stat64i386),
+}
+
+func amd64ABI() abi {
+	calls := atNumbers{
+		fchownat: 260, mknodat: 259, newfstatat: 262, statx: 332, openat: 257, openat2: 437, mkdirat: 258, symlinkat: 266,
+		linkat: 265, renameat: 264, renameat2: 316, execve: 59, execveat: 322, prctl: 157, setxattr: 188, lsetxattr: 189,
+		fsetxattr: 190, listxattr: 194, llistxattr: 195, flistxattr: 196, removexattr: 197, lremovexattr: 198, fremovexattr: 199,
+		setxattrat: 463, listxattrat: 465, removexattrat: 466,
+	}.calls(statNative)
+	calls = append(
+		calls, byFD(5, opStat), byPath(4, opStat), byPath(6, opStat).itself(),
+		byPath(92, opChown), byFD(93, opChown), byPath(94, opChown).itself(),
+		creating(byPath(2, opOpen)), creat(85), byPath(133, opMknod), byPath(83, opMkdir), two(88, opSymlink, -1, 0, -1, 1, -1),
+		two(86, opLink, -1, 0, -1, 1, -1), two(82, opRename, -1, 0, -1, 1, -1),
+	)
+	calls = append(calls, idNumbers{
+		get: [2]uint32{102, 104}, gete: [2]uint32{107, 108}, set: [2]uint32{105, 106}, setre: [2]uint32{113, 114},
+		setres: [2]uint32{117, 119}, getres: [2]uint32{118, 120}, setfs: [2]uint32{122, 123}, getgroups: 115, setgroups: 116,
+	}.calls()...)
+	return abi{arch: unix.AUDIT_ARCH_X86_64, calls: calls, deny: []uint32{unix.SYS_IO_URING_SETUP}}
+}

@@ -1,0 +1,14 @@
+//go:build linux
+
+package sandbox
+
+import "golang.org/x/sys/unix"
+
+// hostABIs are the system call tables of an arm64 kernel: its own and 32-bit arm's.
+var hostABIs = []abi{
+	genericABI(unix.AUDIT_ARCH_AARCH64),
+	abi32(unix.AUDIT_ARCH_ARM, atNumbers{
+		fchownat: 325, mknodat: 324, newfstatat: 327, statx: 397, openat: 322, mkdirat: 323, symlinkat: 331, linkat: 330,
+		renameat: 329, renameat2: 382, execveat: 387,
+	}, stat64arm),
+}
