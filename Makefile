@@ -98,6 +98,10 @@ fuzz-short: ## the fuzz targets that read bytes of strangers, 10 seconds each (G
 soak: ## 50 writers of one tag, 20 rounds, killed and run again (Go, docker-registry; minutes)
 	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m ./pkg/transfer ./cmd/manifestctl -run 'TestAppend_C2|TestMergeAppend'
 
+.PHONY: ownership
+ownership: ## the long package sets: root, ranges and single id give the same layers (root, make deps; an hour)
+	MANIFESTCTL_OWNERSHIP=1 $(GO) test -count=1 -timeout 120m -v ./internal/e2e -run TestSameOwners
+
 .PHONY: cross
 cross: ## compile for other systems and architectures (Go)
 	@for p in $(CROSS); do echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./cmd/... ./pkg/... ./internal/...; done

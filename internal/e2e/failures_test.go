@@ -52,23 +52,6 @@ func TestFailingRun(t *testing.T) {
 	}
 }
 
-func TestOwnersThatCannotBeKept(t *testing.T) {
-	w := ordinary(t, "single")
-	if w.name != "single" {
-		t.Skip("needs root, to make a user that has no subuid ranges")
-	}
-	dir := busybox(t, w, "chown", "  - run: touch /f && chown 33:33 /f\n")
-	r := do(t, w.command(nil, "build", "--progress", "plain", "--platform", "linux/amd64", dir))
-	assert.Equal(t, 3, r.code, r.stderr)
-	assert.Contains(t, r.stderr, "/etc/subuid", "the error says what to do")
-
-	ranges := ordinary(t, "ranges")
-	dir = busybox(t, ranges, "chown", "  - run: touch /f && chown 33:34 /f\n")
-	ok(t, ranges.command(nil, "build", "--platform", "linux/amd64", "-o", "type=tar,dest="+filepath.Join(ranges.home, "out.tar"), dir))
-	list := ok(t, ranges.other(nil, "tar", "--numeric-owner", "-tvf", filepath.Join(ranges.home, "out.tar")))
-	assert.Regexp(t, `33/34 .* f\n`, list.stdout)
-}
-
 // E29: said before anything is run.
 func TestE29NoEmulator(t *testing.T) {
 	w := everybody(t)[0]

@@ -59,6 +59,7 @@ func (c creds) uids() ids { return ids{c.ruid, c.euid, c.suid, c.fsuid} }
 func (c creds) gids() ids { return ids{c.rgid, c.egid, c.sgid, c.fsgid} }
 
 func (c creds) withUIDs(i ids) creds { c.ruid, c.euid, c.suid, c.fsuid = i.r, i.e, i.s, i.fs; return c }
+
 func (c creds) withGIDs(i ids) creds { c.rgid, c.egid, c.sgid, c.fsgid = i.r, i.e, i.s, i.fs; return c }
 
 // set is setuid(2) and setgid(2).
