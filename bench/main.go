@@ -21,8 +21,17 @@ import (
 func main() {
 	out := flag.String("o", "bench/RESULTS.md", "where the table goes")
 	runs := flag.Int("runs", 15, "runs of each measurement; the median counts")
+	only := flag.String("only", "", "builds or transfers; \"\" is everything")
+	way := flag.String("way", "", "of the transfers those whose name holds this")
+	if os.Getenv(proxyEnv) != "" {
+		if err := runProxy(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: proxy:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.Parse()
-	if err := run(*out, *runs); err != nil {
+	if err := run(*out, *runs, *only, *way); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -34,7 +43,9 @@ type bench struct {
 	bin      string // manifestctl
 	registry string // host:port
 	runs     int
+	way      string // part of the name of a way to copy
 	rows     []row
+	sections [][]byte // more tables, finished
 }
 
 // row is one line of the table; times are medians.
@@ -45,18 +56,31 @@ type row struct {
 	target             string
 }
 
-func run(out string, runs int) (err error) {
+func run(out string, runs int, only, way string) (err error) {
 	dir, err := os.MkdirTemp("", "manifestctl-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unmountBelow(dir), os.RemoveAll(dir)) }()
-	b := &bench{dir: dir, bin: filepath.Join(dir, "manifestctl"), runs: runs}
+	b := &bench{dir: dir, bin: filepath.Join(dir, "manifestctl"), runs: runs, way: way}
 	build := exec.Command("go", "build", "-trimpath", "-o", b.bin, "./cmd/manifestctl")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if err := command(build); err != nil {
 		return err
 	}
+	for name, measure := range map[string]func() error{"builds": b.builds, "transfers": b.transfers} {
+		if only != "" && only != name {
+			continue
+		}
+		if err := measure(); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(out, b.table(), 0o644)
+}
+
+// builds is W1 and W2.
+func (b *bench) builds() error {
 	stop, err := b.serve()
 	if err != nil {
 		return err
@@ -75,7 +99,7 @@ func run(out string, runs int) (err error) {
 			return err
 		}
 	}
-	return os.WriteFile(out, b.table(), 0o644)
+	return nil
 }
 
 // unmountBelow undoes the mounts that buildah leaves in its store.

@@ -25,6 +25,9 @@ func (b *bench) table() []byte {
 		fmt.Fprintf(&w, "| %s | %s | %s (%s) | 1/%.1f | %s | %s | %s |\n", r.work, ms(r.ours), ms(r.peer), r.peerName,
 			float64(r.peer)/float64(r.ours), floor, over, r.target)
 	}
+	for _, s := range b.sections {
+		w.Write(s)
+	}
 	return w.Bytes()
 }
 
