@@ -7,7 +7,7 @@ import (
 
 const (
 	// MaxKept bounds what is kept of one file, in bytes.
-	MaxKept = 16 << 20
+	MaxKept = 8 << 20
 
 	headSize   = 64 << 10 // the file's beginning: headers and program headers
 	scriptSize = 256      // what Linux looks at for #! (BINPRM_BUF_SIZE)

@@ -25,8 +25,8 @@ const (
 
 // What is kept of a file's parts, in bytes.
 const (
-	keepStrings = 12 << 20 // of the first segment: the names of libraries are in it
-	keepData    = 2 << 20  // of each segment with data: Go's build information, or what patchelf moved
+	keepStrings = 6 << 20  // of the first segment: the names of libraries are in it
+	keepData    = 1 << 20  // of each segment with data: Go's build information, or what patchelf moved
 	keepTail    = 64 << 10 // behind the last segment: sections of attributes
 	keepNote    = 64 << 10
 	keepDynamic = 256 << 10

@@ -55,7 +55,7 @@ type judgement struct {
 	checked map[string]bool       // scripts and programs on the way from the entrypoint
 	found   []Finding
 	groups  map[group]*Finding
-	right   map[int]bool // layers with a program for the platform
+	right   map[int]bool // layers with a program for the platform, of those that are started
 }
 
 // group is what one finding about many files is about.
@@ -208,9 +208,6 @@ func (j *judgement) others() {
 		}
 		j.started[o.Entry] = true // hard links are one file
 		v, _ := judge(e, j.in.Platform)
-		if v == fits && e.Runnable() {
-			j.right[f.Layer] = true
-		}
 		loadable := e.Kind == exe.Library && (e.Format == exe.ELF || j.windows())
 		runs := loadable || e.Kind == exe.Program && f.executable()
 		if j.windows() {
