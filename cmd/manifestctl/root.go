@@ -54,6 +54,7 @@ func newRoot(e *env) *cobra.Command {
 		newLogout(e),
 		newLoad(e),
 		newLs(e),
+		newParity(e),
 		newPush(e),
 		newRebase(e),
 		newRemove(e),

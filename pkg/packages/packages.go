@@ -185,9 +185,14 @@ func readDpkg(r io.Reader) ([]Package, error) {
 		case "Architecture":
 			c.cur.Arch, err = field(value)
 		case "Status":
-			// "want flag status": half-installed and config-files are none.
+			// "want flag status". What is unpacked and not configured is there as well.
 			words := bytes.Fields(value)
-			c.off = len(words) != 3 || string(words[2]) != "installed"
+			if c.off = len(words) != 3; c.off {
+				return nil
+			}
+			for _, gone := range []string{"not-installed", "config-files", "half-installed"} {
+				c.off = c.off || string(words[len(words)-1]) == gone
+			}
 		}
 		return err
 	})

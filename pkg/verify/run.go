@@ -101,25 +101,13 @@ func (r *Reader) image(ctx context.Context, img source.Image, e source.Entry, o 
 	} else {
 		claimed = agreed
 	}
-	in := Input{Platform: claimed, Digest: e.Desc.Digest, Config: config.Image, Allow: o.Allow, Layers: make([]Layer, len(m.Layers))}
+	in := Input{Platform: claimed, Digest: e.Desc.Digest, Config: config.Image, Allow: o.Allow}
 	if o.KnownOnly && !r.knowsAll(m.Layers, config.DiffIDs) {
 		report.Unknown++
 		return nil
 	}
-	for i, desc := range m.Layers {
-		l, read, err := r.Layer(ctx, img, desc, config.DiffIDs[i])
-		report.Read += read
-		switch {
-		case err == nil:
-			in.Layers[i] = l
-		case elsewhere(desc, err):
-			in.Unread = append(in.Unread, i)
-		case itsFault(err):
-			report.broken(desc, p, err)
-			in.Unread = append(in.Unread, i)
-		default:
-			return err
-		}
+	if err := r.layers(ctx, img, m.Layers, config.DiffIDs, &in, report); err != nil {
+		return err
 	}
 	found, err := Judge(in)
 	if err != nil {
@@ -130,6 +118,27 @@ func (r *Reader) image(ctx context.Context, img source.Image, e source.Entry, o 
 		return nil
 	}
 	report.Findings = append(report.Findings, found...)
+	return nil
+}
+
+// layers gives what all layers of an image say. One that is broken or not to be had is reported, and left out.
+func (r *Reader) layers(ctx context.Context, img source.Image, descs []ocispec.Descriptor, diffIDs []digest.Digest, in *Input, report *Report) error {
+	in.Layers = make([]Layer, len(descs))
+	for i, desc := range descs {
+		l, read, err := r.Layer(ctx, img, desc, diffIDs[i])
+		report.Read += read
+		switch {
+		case err == nil:
+			in.Layers[i] = l
+		case elsewhere(desc, err):
+			in.Unread = append(in.Unread, i)
+		case itsFault(err):
+			report.broken(desc, in.Platform.String(), err)
+			in.Unread = append(in.Unread, i)
+		default:
+			return err
+		}
+	}
 	return nil
 }
 
