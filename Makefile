@@ -20,7 +20,23 @@ ROOTLESS := ./pkg/emulate ./pkg/layer ./pkg/output ./pkg/source ./pkg/store ./pk
 # All packages but the tests of the whole program, which need peers and minutes.
 UNIT = $$($(GO) list ./... | grep -v /internal/e2e)
 # What reads bytes of strangers, for the short run in make test.
-FUZZ := FuzzExe FuzzReadTOC FuzzApply FuzzDecompress FuzzParse FuzzLoad FuzzLayout FuzzTar FuzzDockerManifest FuzzChallenges FuzzEdit FuzzFromOCI FuzzParseMergeFile FUZZ += FuzzBundle FuzzDecode FuzzPackages
+FUZZ += FuzzApply
+FUZZ += FuzzBundle
+FUZZ += FuzzChallenges
+FUZZ += FuzzDecode
+FUZZ += FuzzDecodeConfig
+FUZZ += FuzzDecompress
+FUZZ += FuzzDockerManifest
+FUZZ += FuzzEdit
+FUZZ += FuzzExe
+FUZZ += FuzzFromOCI
+FUZZ += FuzzLayout
+FUZZ += FuzzLoad
+FUZZ += FuzzPackages
+FUZZ += FuzzParse
+FUZZ += FuzzParseMergeFile
+FUZZ += FuzzReadTOC
+FUZZ += FuzzTar
 
 .PHONY: all
 all: fmt lint test build ## all of it: format, lint, test, build

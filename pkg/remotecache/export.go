@@ -248,6 +248,5 @@ func (d *documents) manifest(ctx context.Context, t Target) (ocispec.Descriptor,
 	desc := d.put(ocispec.MediaTypeImageManifest, raw)
 	p := t.Platform.OCI()
 	desc.Platform = &p
-	desc.ArtifactType = ArtifactType
 	return desc, nil
 }
