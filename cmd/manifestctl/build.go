@@ -22,6 +22,7 @@ type buildFlags struct {
 	inputFlags
 	dockerfile  dockerfileFlags
 	reports     reportFlags
+	caches      cacheFlags
 	file        string
 	tags        []string
 	outputs     []string
@@ -50,6 +51,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	b.inputFlags.add(f)
 	b.dockerfile.add(f)
 	b.reports.add(f)
+	b.caches.add(f)
 	f.StringVarP(&b.file, "file", "f", "", "`FILE` the spec or the Dockerfile (default: rootfs.yaml or Dockerfile in the context); - is a Dockerfile on standard input")
 	f.StringArrayVarP(&b.tags, "tag", "t", nil, "`NAME[:TAG]` name of the result; may be repeated")
 	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes, see above; may be repeated (default: the store)")
@@ -107,6 +109,9 @@ func newBuild(e *env) *cobra.Command {
 			}
 			o, err := b.options(e)
 			if err != nil {
+				return err
+			}
+			if err := b.caches.options(e, &o); err != nil {
 				return err
 			}
 			mode, err := b.progressMode(e)

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/manifestctl/manifestctl/pkg/build"
+	"github.com/manifestctl/manifestctl/pkg/remotecache"
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
@@ -153,6 +155,36 @@ func newCachePrune(e *env) *cobra.Command {
 	f.BoolVarP(&ignored, "force", "f", false, "accepted for docker's sake: nothing is asked")
 	f.BoolVarP(&ignored, "all", "a", false, "accepted for docker's sake: all is the default")
 	return cmd
+}
+
+// cacheFlags are the caches of build in other places.
+type cacheFlags struct {
+	from, to []string
+}
+
+func (c *cacheFlags) add(f *pflag.FlagSet) {
+	f.StringArrayVar(&c.from, "cache-from", nil, "`type=registry,ref=NAME|type=local,src=DIR|NAME` look for steps' results there, too; may be repeated")
+	f.StringArrayVar(&c.to, "cache-to", nil, "`type=registry,ref=NAME|type=local,dest=DIR|type=inline[,mode=max][,ignore-error=BOOL]` leave the results of steps there for other machines; may be repeated")
+}
+
+// options reads them into o.
+func (c *cacheFlags) options(e *env, o *build.Options) error {
+	for _, text := range c.from {
+		s, err := remotecache.ParseFrom(text)
+		if err != nil {
+			return usagef("--cache-from: %w", err)
+		}
+		o.CacheFrom = append(o.CacheFrom, s)
+	}
+	for _, text := range c.to {
+		s, err := remotecache.ParseTo(text)
+		if err != nil {
+			return usagef("--cache-to: %w", err)
+		}
+		o.CacheTo = append(o.CacheTo, s)
+	}
+	o.Clock = e.now
+	return nil
 }
 
 // ago is how long ago something was, as people say it.

@@ -17,6 +17,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/remotecache"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/verify"
 )
@@ -82,7 +83,10 @@ type Options struct {
 	Dir         string              // relative paths of outputs start here; "" is the working directory
 	Stdout      io.Writer           // outputs with dest "-"
 	Events      event.Sink
-	Now         func() time.Time // when layers of Dockerfiles were made; nil: they have no time
+	CacheFrom   []remotecache.Spec // where records are looked for beside the store
+	CacheTo     []remotecache.Spec // where they are written to
+	Clock       func() time.Time   // for CacheTo in a registry
+	Now         func() time.Time   // when layers of Dockerfiles were made; nil: they have no time
 }
 
 // Result is what was built.

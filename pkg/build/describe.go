@@ -23,7 +23,7 @@ func Describe(ctx context.Context, st *store.Store, req Request, o Options, meth
 	if err != nil {
 		return Description{}, err
 	}
-	defer func() { err = errors.Join(err, e.worker.Close()) }()
+	defer func() { err = errors.Join(err, e.close()) }()
 	return dockerfile.Describe(ctx, opts, questions[method])
 }
 
@@ -34,7 +34,7 @@ func PrintLLB(ctx context.Context, st *store.Store, req Request, o Options, raw 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, e.worker.Close()) }()
+	defer func() { err = errors.Join(err, e.close()) }()
 	var defs []*llb.Definition
 	opts.Capture = func(d *llb.Definition) { defs = append(defs, d) }
 	if _, err := dockerfile.Build(ctx, opts); err != nil {
@@ -58,10 +58,13 @@ func PrintLLB(ctx context.Context, st *store.Store, req Request, o Options, raw 
 func frontend(ctx context.Context, st *store.Store, req Request, o Options) (*engine, dockerfile.Options, error) {
 	o.Events = event.Serial(o.Events)
 	o.Registry.Events = o.Events
-	e := newEngine(ctx, st, registry.New(o.Registry), req, o)
+	e, err := newEngine(ctx, st, registry.New(o.Registry), req, o)
+	if err != nil {
+		return nil, dockerfile.Options{}, err
+	}
 	opts, err := e.dockerfile(ctx)
 	if err != nil {
-		return nil, opts, errors.Join(err, e.worker.Close())
+		return nil, opts, errors.Join(err, e.close())
 	}
 	return e, opts, nil
 }

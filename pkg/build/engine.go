@@ -2,8 +2,11 @@ package build
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/event"
@@ -11,6 +14,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/remotecache"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/source"
@@ -27,6 +31,8 @@ type engine struct {
 	pins     *pins
 	worker   *local.Worker
 	solver   *solve.Solver
+	imported *remotecache.Cache // nil without --cache-from
+	steps    *steps
 	runners  atomic.Pointer[map[string]string] // by vertex, once they are known
 }
 
@@ -41,19 +47,52 @@ func (e *engine) emit(ev event.Event) {
 	e.o.Events.Emit(ev)
 }
 
-func newEngine(ctx context.Context, st *store.Store, client *registry.Client, req Request, o Options) *engine {
-	e := &engine{req: req, o: o, contexts: map[string]string{}, pins: newPins(req)}
+func newEngine(ctx context.Context, st *store.Store, client *registry.Client, req Request, o Options) (*engine, error) {
+	e := &engine{req: req, o: o, contexts: map[string]string{}, pins: newPins(req), steps: &steps{done: map[digest.Digest]solved{}}}
 	e.opener = &source.Opener{Registry: client, Store: st, Dir: o.Dir}
+	var cache solve.Cache = solve.Records{Store: st}
+	var remote local.Remote
+	if len(o.CacheFrom) > 0 {
+		imported, err := remotecache.Open(ctx, cache, st, e.opener, o.CacheFrom, e.emit)
+		if err != nil {
+			return nil, err
+		}
+		e.imported, cache, remote = imported, imported, imported
+	}
 	e.worker = local.New(local.Options{
-		Store: st, Opener: e.opener, Contexts: e.contexts, Pins: e.pins, Secret: secrets(req, o), Events: e.emit, Epoch: req.Epoch,
+		Store: st, Opener: e.opener, Contexts: e.contexts, Pins: e.pins, Secret: secrets(req, o), Remote: remote, Events: e.emit, Epoch: req.Epoch,
 		Sandbox: sandbox.Options{
 			Mode: o.SandboxMode, Agents: o.Parallel, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
 		},
 	})
-	e.solver = solve.New(e.worker, solve.Records{Store: st}, solve.Options{
+	e.solver = solve.New(e.worker, cache, solve.Options{
 		Parallel: o.Parallel, NoCache: o.NoCache && req.Dockerfile == nil, KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,
+		Weight: e.weight, Done: e.steps.add,
 	})
-	return e
+	return e, nil
+}
+
+// close ends what the engine started.
+func (e *engine) close() error {
+	err := e.worker.Close()
+	if e.imported != nil {
+		err = errors.Join(err, e.imported.Close())
+	}
+	return err
+}
+
+// emulatedWeight is how many times longer a process takes under emulation, about.
+const emulatedWeight = 15
+
+// weight guesses how long a vertex takes, so that the longest emulated chain goes first.
+func (e *engine) weight(v *graph.Vertex) int {
+	if _, ok := v.Op.(graph.Exec); !ok {
+		return 1
+	}
+	if r := e.runners.Load(); r != nil && (*r)[v.Digest().String()] != event.RunnerNative {
+		return 10 * emulatedWeight
+	}
+	return 10
 }
 
 // load makes the graph of what is to be built.

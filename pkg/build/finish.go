@@ -38,7 +38,28 @@ type finisher struct {
 	epoch    *int64
 	verify   VerifyMode
 	allow    []verify.Allow
+	inline   bool // records go into the images' configs
+	steps    *steps
 	events   event.Sink
+
+	mu     sync.Mutex // guards places
+	places map[digest.Digest][]ref.Ref
+}
+
+// setPlaces remembers repositories that hold a layer which was not fetched.
+func (f *finisher) setPlaces(d digest.Digest, places []ref.Ref) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.places == nil {
+		f.places = map[digest.Digest][]ref.Ref{}
+	}
+	f.places[d] = places
+}
+
+func (f *finisher) placesOf(d digest.Digest) []ref.Ref {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.places[d]
 }
 
 // form is what distinguishes the bytes of one output from another's.
@@ -116,16 +137,21 @@ func untagged(d digest.Digest) ref.Ref {
 
 // product assembles the images of all targets and their index in one form and puts them into the store.
 func (f *finisher) product(ctx context.Context, form form) (output.Product, error) {
-	p := output.Product{Content: f.store, Epoch: f.epoch, Mounts: map[digest.Digest][]ref.Ref{}, View: f.view}
+	p := output.Product{Content: f.worker, Epoch: f.epoch, Mounts: map[digest.Digest][]ref.Ref{}, View: f.view}
 	layers, err := f.layers(ctx, form)
 	if err != nil {
 		return output.Product{}, err
 	}
 	var children []ocispec.Descriptor
 	for i, t := range f.build.Targets {
+		records, err := f.inlineRecords(i, form)
+		if err != nil {
+			return output.Product{}, err
+		}
 		img, err := image.Assemble(image.Input{
 			Platform: t.Platform, Base: f.results[i].Config, Frontend: t.Image, Layers: layers[i], Patch: t.Config,
 			Annotations: t.Annotations, Created: t.Created, Docker: form.docker,
+			Extra: records,
 		})
 		if err != nil {
 			return output.Product{}, fmt.Errorf("assembling the image of %s: %w", t.Platform, err)
@@ -138,6 +164,9 @@ func (f *finisher) product(ctx context.Context, form form) (output.Product, erro
 		}
 		p.Images = append(p.Images, img)
 		children = append(children, img.Desc)
+		for _, l := range img.Layers {
+			p.Mounts[l.Digest] = append(p.Mounts[l.Digest], f.placesOf(l.Digest)...)
+		}
 		for _, l := range f.results[i].Layers {
 			for _, text := range l.From {
 				if r, err := ref.Parse(text); err == nil && !slices.Contains(p.Mounts[l.Blob.Digest], r) {
@@ -248,6 +277,10 @@ func (f *finisher) layer(ctx context.Context, l solve.Layer, form form, epoch *i
 				return image.Layer{Desc: desc, DiffID: l.DiffID}, nil
 			}
 		}
+	}
+	if desc, compression, places, ok := f.worker.Elsewhere(l.DiffID); ok && compression == form.compression.String() {
+		f.setPlaces(desc.Digest, places)
+		return image.Layer{Desc: desc, DiffID: l.DiffID}, nil
 	}
 	desc, err := f.compress(ctx, l, form.compression, mediaType)
 	if err != nil {

@@ -70,6 +70,7 @@ func (f *finisher) gate(ctx context.Context, images []image.Image) error {
 // facts gives what a layer says: what was kept, else by reading it.
 func (f *finisher) facts(ctx context.Context, l solve.Layer) (_ verify.Layer, err error) {
 	cache := facts.Cache{Store: f.store}
+	f.worker.Knows(ctx, l.DiffID)
 	if toc, known, ok := cache.Get(l.DiffID); ok {
 		return verify.Layer{TOC: toc, Facts: known}, nil
 	}

@@ -122,8 +122,11 @@ func Lock(ctx context.Context, st *store.Store, req Request, o Options) (_ LockR
 	o.Events = event.Serial(o.Events)
 	o.Registry.Events = o.Events
 	req.renew = true
-	e := newEngine(ctx, st, registry.New(o.Registry), req, o)
-	defer func() { err = errors.Join(err, e.worker.Close()) }()
+	e, err := newEngine(ctx, st, registry.New(o.Registry), req, o)
+	if err != nil {
+		return LockResult{}, err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
 	if e.pins.failure != nil {
 		return LockResult{}, e.pins.failure
 	}

@@ -13,7 +13,9 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/remotecache"
 	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
 
 // Run builds. Finished work stays in the store's cache when it fails.
@@ -24,8 +26,11 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 		o.Parallel = runtime.NumCPU()
 	}
 	client := registry.New(o.Registry)
-	e := newEngine(ctx, st, client, req, o)
-	defer func() { err = errors.Join(err, e.worker.Close()) }()
+	e, err := newEngine(ctx, st, client, req, o)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
 
 	b, err := e.load(ctx)
 	if err != nil {
@@ -54,8 +59,15 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err != nil {
 		return Result{}, err
 	}
-	f := &finisher{store: st, worker: e.worker, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, events: o.Events}
-	return f.write(ctx, plans)
+	f := &finisher{store: st, worker: e.worker, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, steps: e.steps, events: o.Events}
+	for _, s := range o.CacheTo {
+		f.inline = f.inline || s.Type == remotecache.TypeInline
+	}
+	res, err := f.write(ctx, plans)
+	if err != nil {
+		return Result{}, err
+	}
+	return res, f.export(ctx, transfer.Env{Registry: client, Store: st, Dir: o.Dir, Now: o.Clock}, o.CacheTo, cacheForm(plans))
 }
 
 // applyFlags lays labels and annotations of the command line over the spec's.

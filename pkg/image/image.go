@@ -9,8 +9,11 @@
 package image
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -46,8 +49,9 @@ type Input struct {
 	Layers      []Layer
 	Patch       graph.ConfigPatch
 	Annotations map[string]string
-	Created     int64 // seconds since the epoch
-	Docker      bool  // Docker's media types instead of OCI's
+	Created     int64                      // seconds since the epoch
+	Docker      bool                       // Docker's media types instead of OCI's
+	Extra       map[string]json.RawMessage // further keys of the config
 }
 
 // Image is an assembled image: content is exact bytes.
@@ -103,6 +107,9 @@ func Assemble(in Input) (Image, error) {
 		makeIt = func() ([]byte, error) { return frontendConfig(in.Frontend, in.Layers) }
 	}
 	config, err := makeIt()
+	if err == nil {
+		config, err = withExtra(config, in.Extra)
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -128,6 +135,25 @@ func Assemble(in Input) (Image, error) {
 		Platform:  &p,
 	}
 	return img, nil
+}
+
+// withExtra adds keys to a config, in their order.
+func withExtra(config []byte, extra map[string]json.RawMessage) ([]byte, error) {
+	if len(extra) == 0 {
+		return config, nil
+	}
+	doc, err := jsontree.Parse(config)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range slices.Sorted(maps.Keys(extra)) {
+		value, err := jsontree.Parse(extra[key])
+		if err != nil {
+			return nil, err
+		}
+		doc.Set(key, value)
+	}
+	return doc.Bytes(), nil
 }
 
 // timestamp is how times are written in a config.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -42,7 +44,7 @@ func (s *storeImage) Write(ctx context.Context, p Product) error {
 	if err != nil {
 		return err
 	}
-	if err := s.keep(ctx, c); err != nil {
+	if err := s.keep(ctx, p, c); err != nil {
 		return err
 	}
 	for _, name := range p.Names {
@@ -56,8 +58,10 @@ func (s *storeImage) Write(ctx context.Context, p Product) error {
 	return (&pusher{client: s.env.Registry, events: s.env.Events, byDigest: s.spec.PushByDigest}).push(ctx, p, c)
 }
 
-// keep puts into the store what it does not hold: content that comes from elsewhere.
-func (s *storeImage) keep(ctx context.Context, c *closure) error {
+// keep puts into the store what it does not hold: content that comes from elsewhere. With a push, layers that registries are
+// known to hold stay there, and the store remembers where.
+func (s *storeImage) keep(ctx context.Context, p Product, c *closure) error {
+	left := map[digest.Digest][]string{}
 	for _, desc := range c.all() {
 		_, err := s.env.Store.Stat(desc.Digest)
 		if err == nil {
@@ -66,12 +70,34 @@ func (s *storeImage) keep(ctx context.Context, c *closure) error {
 		if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
+		if places := p.Mounts[desc.Digest]; s.spec.Push && len(places) > 0 {
+			for _, r := range places {
+				left[desc.Digest] = append(left[desc.Digest], r.String())
+			}
+			continue
+		}
 		r, err := c.open(ctx, desc)
 		if err != nil {
 			return fmt.Errorf("blob %s: %w", desc.Digest, err)
 		}
-		if err := errors.Join(s.env.Store.PutExpected(ctx, desc, r), r.Close()); err != nil {
+		err = s.env.Store.PutExpected(ctx, desc, r)
+		if err := errors.Join(err, r.Close()); err != nil {
 			return err
+		}
+	}
+	for _, img := range p.Images {
+		var places []string
+		for _, l := range img.Layers {
+			for _, place := range left[l.Digest] {
+				if !slices.Contains(places, place) {
+					places = append(places, place)
+				}
+			}
+		}
+		if len(places) > 0 {
+			if err := s.env.Store.AddOrigin(ctx, img.Desc.Digest, places...); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -6,7 +6,7 @@
 // # Invariants
 //
 //   - A record counts only while the place still holds its layers.
-//   - Bytes of layers and tables of contents are verified as they arrive; a table must be that of its layer.
+//   - Bytes of layers and of notes on them are verified as they arrive.
 //   - An export is complete before its tag names it, and drops no record of another platform.
 package remotecache
 
@@ -36,6 +36,7 @@ const checks = 16
 // Cache is the store's step cache with what other places know. It is safe for concurrent use.
 type Cache struct {
 	local  solve.Cache
+	store  *store.Store // where notes go; may be nil
 	opener *source.Opener
 	events event.Sink
 	slots  *semaphore.Weighted
@@ -48,21 +49,22 @@ type Cache struct {
 // known is an imported layer.
 type known struct {
 	layer
-	from   source.Image
-	repo   ref.Ref // of a registry: where the blob is
-	inline bool
+	from source.Image
+	repo ref.Ref // of a registry: where the blob is
 
-	once    sync.Once
+	look    sync.Once // sets present
 	present bool
+	learn   sync.Once // sets learned
+	learned bool
 }
 
 var _ solve.Cache = (*Cache)(nil)
 
 // Open reads the records of all specs. A place that does not exist yet, or that cannot be read, is a warning: the build is
 // only slower for it. Close the cache after use.
-func Open(ctx context.Context, local solve.Cache, opener *source.Opener, specs []Spec, events event.Sink) (*Cache, error) {
+func Open(ctx context.Context, local solve.Cache, st *store.Store, opener *source.Opener, specs []Spec, events event.Sink) (*Cache, error) {
 	c := &Cache{
-		local: local, opener: opener, events: events, slots: semaphore.NewWeighted(checks),
+		local: local, store: st, opener: opener, events: events, slots: semaphore.NewWeighted(checks),
 		records: map[digest.Digest]record{}, layers: map[digest.Digest]*known{},
 	}
 	for _, s := range specs {
@@ -141,7 +143,7 @@ func (c *Cache) resolve(ctx context.Context, ids []digest.Digest) ([]solve.Layer
 
 // check looks once whether a layer is there.
 func (c *Cache) check(ctx context.Context, k *known) {
-	k.once.Do(func() {
+	k.look.Do(func() {
 		if c.slots.Acquire(ctx, 1) != nil {
 			return
 		}
@@ -181,22 +183,35 @@ func (c *Cache) OpenBlob(ctx context.Context, diffID digest.Digest) (ocispec.Des
 	return *k.Blob, rc, err
 }
 
-// TOC returns a layer's table of contents, if a place has it.
-func (c *Cache) TOC(ctx context.Context, diffID digest.Digest) (*tar.TOC, bool) {
+// Learn brings the notes on a layer into the store, and reports whether there were any. What they say is checked by whoever
+// reads them there.
+func (c *Cache) Learn(ctx context.Context, diffID digest.Digest) bool {
 	k := c.layers[diffID]
-	if k == nil || k.TOC == nil {
-		return nil, false
+	if k == nil || c.store == nil || len(k.Notes) < len(noteKinds) {
+		return false
 	}
-	toc, err := readTOC(ctx, k)
-	if err != nil { // the layer itself tells
-		c.events.Emit(event.Event{Kind: event.Warning, Text: fmt.Sprintf("the table of contents of layer %s: %v", diffID, err)})
-		return nil, false
-	}
-	return toc, true
+	k.learn.Do(func() {
+		for _, kind := range noteKinds {
+			data, err := readNote(ctx, k, kind)
+			if err == nil {
+				err = c.store.PutRecord(kind, diffID.Encoded(), store.Record{Data: data})
+			}
+			if err != nil { // the layer itself tells
+				c.events.Emit(event.Event{Kind: event.Warning, Text: fmt.Sprintf("what a cache says of layer %s is not used: %v", diffID, err)})
+				return
+			}
+		}
+		k.learned = true
+	})
+	return k.learned
 }
 
-func readTOC(ctx context.Context, k *known) (_ *tar.TOC, err error) {
-	rc, err := k.from.Blob(ctx, *k.TOC)
+func readNote(ctx context.Context, k *known, kind string) (_ []byte, err error) {
+	desc, ok := k.Notes[kind]
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", kind, source.ErrNotFound)
+	}
+	rc, err := k.from.Blob(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
@@ -206,19 +221,12 @@ func readTOC(ctx context.Context, k *known) (_ *tar.TOC, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, plain.Close()) }()
-	data, err := io.ReadAll(io.LimitReader(plain, maxTOC+1))
-	if err != nil {
-		return nil, err
+	data, err := io.ReadAll(io.LimitReader(plain, maxNote+1))
+	if err == nil && len(data) > maxNote {
+		err = fmt.Errorf("%w: %s has more than %d bytes", ErrInvalid, kind, maxNote)
 	}
-	if len(data) > maxTOC {
-		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrInvalid, maxTOC)
+	if err == nil {
+		_, err = io.Copy(io.Discard, rc) // to EOF, where it is verified
 	}
-	toc := new(tar.TOC)
-	if err := toc.UnmarshalBinary(data); err != nil {
-		return nil, err
-	}
-	if toc.DiffID != k.DiffID {
-		return nil, fmt.Errorf("%w: it is that of layer %s", ErrInvalid, toc.DiffID)
-	}
-	return toc, nil
+	return data, err
 }

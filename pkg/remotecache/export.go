@@ -24,6 +24,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/store"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
 
@@ -37,9 +38,22 @@ type Step struct {
 type Layer struct {
 	DiffID      digest.Digest
 	Size        int64               // bytes, uncompressed
-	Blob        *ocispec.Descriptor // nil: only its table of contents goes (a base image's)
+	Blob        *ocispec.Descriptor // nil: only the notes on it go (a base image's)
 	Compression string              // of Blob
-	TOC         *tar.TOC            // nil: none goes
+	Notes       map[string][]byte   // by kind; see [Notes]
+}
+
+// Notes are what a store knows of a layer's contents; nil when it does not know all.
+func Notes(st *store.Store, diffID digest.Digest) map[string][]byte {
+	notes := map[string][]byte{}
+	for _, kind := range noteKinds {
+		r, err := st.GetRecord(kind, diffID.Encoded())
+		if err != nil {
+			return nil
+		}
+		notes[kind] = r.Data
+	}
+	return notes
 }
 
 // Target is what a build has for one platform.
@@ -219,17 +233,16 @@ func (d *documents) manifest(ctx context.Context, t Target) (ocispec.Descriptor,
 		if l.Blob != nil {
 			m.Layers = append(m.Layers, *l.Blob)
 		}
-		if l.TOC != nil {
-			raw, err := l.TOC.MarshalBinary()
-			if err != nil {
-				return ocispec.Descriptor{}, err
-			}
+		for _, kind := range slices.Sorted(maps.Keys(l.Notes)) {
 			var buf bytes.Buffer
-			if err := tar.Compress(ctx, &buf, bytes.NewReader(raw), tar.Compression{Algorithm: tar.Zstd}); err != nil {
+			if err := tar.Compress(ctx, &buf, bytes.NewReader(l.Notes[kind]), tar.Compression{Algorithm: tar.Zstd}); err != nil {
 				return ocispec.Descriptor{}, err
 			}
-			desc := d.put(MediaTypeTOC, buf.Bytes())
-			out.TOC = &desc
+			desc := d.put(MediaTypeNote, buf.Bytes())
+			if out.Notes == nil {
+				out.Notes = map[string]ocispec.Descriptor{}
+			}
+			out.Notes[kind] = desc
 			m.Layers = append(m.Layers, desc)
 		}
 		c.Layers = append(c.Layers, out)

@@ -27,6 +27,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/serve"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/store"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
 
@@ -67,7 +68,7 @@ func target(t *testing.T, p platform.Platform, name string, content blobs) remot
 		Steps: []remotecache.Step{{Key: key(name), Record: solve.Record{
 			Name: "RUN " + name, Platform: p.String(), Layers: []solve.Layer{{DiffID: toc.DiffID, Size: toc.Size}},
 		}}},
-		Layers: []remotecache.Layer{{DiffID: toc.DiffID, Size: toc.Size, Blob: &desc, Compression: "gzip", TOC: toc}},
+		Layers: []remotecache.Layer{{DiffID: toc.DiffID, Size: toc.Size, Blob: &desc, Compression: "gzip", Notes: map[string][]byte{"toc": []byte("toc of " + name), "facts": []byte("facts of " + name)}}},
 	}
 }
 
@@ -77,6 +78,7 @@ type place struct {
 	to, from string
 	dir      string // of the registry's files or the layout
 	env      transfer.Env
+	store    *store.Store
 }
 
 // places are a registry and a directory.
@@ -93,10 +95,13 @@ func places(t *testing.T) map[string]place {
 	client := registry.New(registry.Options{})
 	t.Cleanup(client.Close)
 	env := transfer.Env{Registry: client, Dir: t.TempDir(), Now: time.Now}
+	st, err := store.Open(t.Context(), t.TempDir(), store.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, st.Close()) })
 	name := strings.TrimPrefix(srv.URL, "http://") + "/app:cache"
 	return map[string]place{
-		"registry": {to: "type=registry,ref=" + name + ",mode=max", from: name, dir: served, env: env},
-		"local":    {to: "type=local,dest=cache", from: "type=local,src=cache", dir: filepath.Join(env.Dir, "cache"), env: env},
+		"registry": {to: "type=registry,ref=" + name + ",mode=max", from: name, dir: served, env: env, store: st},
+		"local":    {to: "type=local,dest=cache", from: "type=local,src=cache", dir: filepath.Join(env.Dir, "cache"), env: env, store: st},
 	}
 }
 
@@ -112,7 +117,7 @@ func (p place) open(t *testing.T) (*remotecache.Cache, *[]string) {
 	s, err := remotecache.ParseFrom(p.from)
 	require.NoError(t, err)
 	var warnings []string
-	c, err := remotecache.Open(t.Context(), nothing{}, &source.Opener{Registry: p.env.Registry, Dir: p.env.Dir}, []remotecache.Spec{s},
+	c, err := remotecache.Open(t.Context(), nothing{}, p.store, &source.Opener{Registry: p.env.Registry, Dir: p.env.Dir}, []remotecache.Spec{s},
 		event.Serial(func(e event.Event) { warnings = append(warnings, e.Text) }))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
@@ -138,9 +143,10 @@ func TestRecordsOfAllPlatformsAreUnderOneName(t *testing.T) {
 				assert.Equal(t, "RUN "+step, r.Name)
 				require.Len(t, r.Layers, 1)
 
-				toc, ok := c.TOC(t.Context(), r.Layers[0].DiffID)
-				require.True(t, ok)
-				assert.Equal(t, r.Layers[0].DiffID, toc.DiffID)
+				require.True(t, c.Learn(t.Context(), r.Layers[0].DiffID))
+				note, err := p.store.GetRecord("facts", r.Layers[0].DiffID.Encoded())
+				require.NoError(t, err)
+				assert.Equal(t, "facts of "+step, string(note.Data))
 				desc, rc, err := c.OpenBlob(t.Context(), r.Layers[0].DiffID)
 				require.NoError(t, err)
 				raw, err := io.ReadAll(rc)
@@ -198,21 +204,6 @@ func TestARecordWhoseLayerIsGoneIsNone(t *testing.T) {
 			c, _ := p.open(t)
 			_, ok := c.Get(t.Context(), key("one"))
 			assert.False(t, ok)
-		})
-	}
-}
-
-func TestATableOfAnotherLayerIsNotUsed(t *testing.T) {
-	for name, p := range places(t) {
-		t.Run(name, func(t *testing.T) {
-			content := blobs{}
-			one, two := target(t, amd64, "one", content), target(t, amd64, "two", content)
-			one.Layers[0].TOC = two.Layers[0].TOC
-			require.NoError(t, p.export(t, content, one))
-			c, warnings := p.open(t)
-			_, ok := c.TOC(t.Context(), one.Layers[0].DiffID)
-			assert.False(t, ok)
-			assert.Len(t, *warnings, 1)
 		})
 	}
 }

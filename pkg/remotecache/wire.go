@@ -3,6 +3,8 @@ package remotecache
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -11,10 +13,10 @@ import (
 )
 
 // The media types of a cache. Its tag is an index with a manifest for each platform that was built for; a manifest's config is
-// the wire form below, its layers are the layers and tables of contents that the config names.
+// the wire form below, its layers are the layers and the notes on them that the config names.
 const (
 	MediaTypeConfig = "application/vnd.manifestctl.cache.config.v1+json"
-	MediaTypeTOC    = "application/vnd.manifestctl.toc.v1+zstd"
+	MediaTypeNote   = "application/vnd.manifestctl.note.v1+zstd"
 	ArtifactType    = "application/vnd.manifestctl.cache.v1"
 )
 
@@ -27,7 +29,7 @@ const version = 1
 // Limits of what is read.
 const (
 	maxConfig  = 32 << 20 // bytes
-	maxTOC     = 256 << 20
+	maxNote    = 256 << 20
 	maxRecords = 1 << 20
 )
 
@@ -55,8 +57,12 @@ type layer struct {
 	Size        int64               `json:"size,omitempty"`        // bytes, uncompressed
 	Compression string              `json:"compression,omitempty"` // of Blob, as layer.Compression prints it
 	Blob        *ocispec.Descriptor `json:"blob,omitempty"`        // none for a base image's
-	TOC         *ocispec.Descriptor `json:"toc,omitempty"`
+	// Notes are what is known of the layer's contents, so that it need not be read for it: by kind, see noteKinds.
+	Notes map[string]ocispec.Descriptor `json:"notes,omitempty"`
 }
+
+// noteKinds are the kinds of records of a store that travel with a layer: its table of contents, and what its files say.
+var noteKinds = []string{"toc", "facts"}
 
 func wireRecord(key digest.Digest, r solve.Record) record {
 	out := record{Key: key, Name: r.Name, Platform: r.Platform, Layers: diffIDs(r.Layers)}
@@ -118,10 +124,11 @@ func decodeConfig(raw []byte) (config, error) {
 		if err := check(l.DiffID); err != nil {
 			return c, err
 		}
-		for _, desc := range []*ocispec.Descriptor{l.Blob, l.TOC} {
-			if desc == nil {
-				continue
-			}
+		descs := slices.Collect(maps.Values(l.Notes))
+		if l.Blob != nil {
+			descs = append(descs, *l.Blob)
+		}
+		for _, desc := range descs {
 			if err := check(desc.Digest); err != nil {
 				return c, err
 			}

@@ -31,7 +31,7 @@ func (c Records) Get(_ context.Context, key digest.Digest) (Record, bool) {
 	if json.Unmarshal(stored.Data, &r) != nil {
 		return Record{}, false
 	}
-	for l := range r.all() {
+	for l := range r.All() {
 		if _, err := c.Store.Stat(l.DiffID); err != nil { // also leases it
 			return Record{}, false
 		}
@@ -46,14 +46,14 @@ func (c Records) Put(_ context.Context, key digest.Digest, r Record) error {
 		return fmt.Errorf("recording a step: %w", err)
 	}
 	stored := store.Record{Data: data}
-	for l := range r.all() {
+	for l := range r.All() {
 		stored.Blobs = append(stored.Blobs, l.DiffID)
 	}
 	return c.Store.PutRecord(RecordKind, key.Encoded(), stored)
 }
 
-// all are the layers of all outputs, in a fixed order.
-func (r Record) all() iter.Seq[*Layer] {
+// All are the layers of all outputs, in a fixed order.
+func (r Record) All() iter.Seq[*Layer] {
 	return func(yield func(*Layer) bool) {
 		for i := range r.Layers {
 			if !yield(&r.Layers[i]) {

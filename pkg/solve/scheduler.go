@@ -12,7 +12,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/graph"
@@ -25,6 +24,12 @@ type Options struct {
 	KeepGoing bool // finish what does not depend on a failed vertex
 	Events    event.Sink
 	Now       func() time.Time // the clock for [Layer.Created]; nil: no times
+	// Weight is how long a vertex will take, in any unit; nil: all the same. Of the vertices that could run, the one with
+	// the heaviest chain of others that wait for it goes first.
+	Weight func(*graph.Vertex) int
+	// Done is called when a vertex is solved, from the cache or by work. key is that of its record, "" when it has none.
+	// It is called concurrently; nil is legal.
+	Done func(v *graph.Vertex, key digest.Digest, record Record, result Result)
 }
 
 // errStopped is the cause of cancelling what was under way when something else failed.
@@ -41,7 +46,7 @@ type Solver struct {
 	worker  Worker
 	cache   Cache
 	options Options
-	slots   *semaphore.Weighted
+	slots   *gate
 
 	mu      sync.Mutex // guards started
 	started map[digest.Digest]*job
@@ -52,14 +57,14 @@ func New(w Worker, c Cache, o Options) *Solver {
 	if o.Parallel <= 0 {
 		o.Parallel = runtime.NumCPU()
 	}
-	return &Solver{worker: w, cache: c, options: o, slots: semaphore.NewWeighted(int64(o.Parallel)), started: map[digest.Digest]*job{}}
+	return &Solver{worker: w, cache: c, options: o, slots: newGate(o.Parallel), started: map[digest.Digest]*job{}}
 }
 
 // Solve is the function of that name. A vertex that failed in an earlier part fails again without being run.
 func (v *Solver) Solve(ctx context.Context, roots []*graph.Vertex) ([]Result, error) {
 	inner, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	s := &scheduler{Solver: v, stop: stop}
+	s := &scheduler{Solver: v, stop: stop, urgency: urgencies(roots, v.options.Weight)}
 	results := make([]Result, len(roots))
 	var wg sync.WaitGroup
 	for i, root := range roots {
@@ -82,7 +87,8 @@ func (v *Solver) Solve(ctx context.Context, roots []*graph.Vertex) ([]Result, er
 // scheduler is one part of a solve under way.
 type scheduler struct {
 	*Solver
-	stop context.CancelCauseFunc
+	stop    context.CancelCauseFunc
+	urgency map[digest.Digest]int // by vertex
 
 	failing  sync.Mutex // guards failures
 	failures []error
@@ -144,10 +150,10 @@ func (s *scheduler) run(ctx context.Context, v *graph.Vertex) (Result, error) {
 		}
 		return r, nil
 	}
-	if err := s.slots.Acquire(ctx, 1); err != nil {
-		return Result{}, context.Cause(ctx)
+	if err := s.slots.enter(ctx, s.urgency[v.Digest()]); err != nil {
+		return Result{}, err
 	}
-	defer s.slots.Release(1)
+	defer s.slots.leave()
 	r, err := s.work(ctx, v, inputs)
 	if err != nil {
 		return Result{}, s.fail(ctx, v, err)
@@ -175,7 +181,10 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 		return Result{}, err
 	}
 	if content == "" {
-		return s.worker.Run(ctx, v, inputs)
+		if r, err = s.worker.Run(ctx, v, inputs); err == nil {
+			s.done(v, "", Record{}, r)
+		}
+		return r, err
 	}
 	key, err := recordKey(v, content)
 	if err != nil {
@@ -184,7 +193,9 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 	if !s.options.NoCache && !v.Meta.NoCache {
 		if record, ok := s.cache.Get(ctx, key); ok {
 			e.Cached = true
-			return extend(inputs, record, v), nil
+			r = extend(inputs, record, v)
+			s.done(v, key, record, r)
+			return r, nil
 		}
 	}
 	r, err = s.worker.Run(ctx, v, inputs)
@@ -194,14 +205,55 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 	record := recordOf(r, inputs, v)
 	if s.options.Now != nil {
 		now := s.options.Now().UTC()
-		for l := range record.all() {
+		for l := range record.All() {
 			l.Created = &now
 		}
 	}
 	if err := s.cache.Put(ctx, key, record); err != nil {
 		return Result{}, err
 	}
-	return extend(inputs, record, v), nil
+	r = extend(inputs, record, v)
+	s.done(v, key, record, r)
+	return r, nil
+}
+
+func (s *scheduler) done(v *graph.Vertex, key digest.Digest, record Record, r Result) {
+	if s.options.Done != nil {
+		s.options.Done(v, key, record, r)
+	}
+}
+
+// urgencies gives for every vertex the weight of the heaviest chain from it to a root.
+func urgencies(roots []*graph.Vertex, weight func(*graph.Vertex) int) map[digest.Digest]int {
+	urgency := map[digest.Digest]int{}
+	if weight == nil {
+		return urgency
+	}
+	var order []*graph.Vertex // inputs before what needs them
+	seen := map[digest.Digest]bool{}
+	var visit func(v *graph.Vertex)
+	visit = func(v *graph.Vertex) {
+		if v == nil || seen[v.Digest()] {
+			return
+		}
+		seen[v.Digest()] = true
+		for _, in := range v.Inputs {
+			visit(in)
+		}
+		order = append(order, v)
+	}
+	for _, root := range roots {
+		visit(root)
+	}
+	for _, v := range slices.Backward(order) {
+		urgency[v.Digest()] += weight(v)
+		for _, in := range v.Inputs {
+			if in != nil {
+				urgency[in.Digest()] = max(urgency[in.Digest()], urgency[v.Digest()])
+			}
+		}
+	}
+	return urgency
 }
 
 // recordOf is what v added to its inputs.

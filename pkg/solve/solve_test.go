@@ -277,3 +277,74 @@ func TestCachesAndProxiesAreInNoKey(t *testing.T) {
 	}
 	assert.Equal(t, 1, w.ran["x"])
 }
+
+func TestTheHeaviestChainGoesFirst(t *testing.T) {
+	var mu sync.Mutex
+	var order []string
+	w := &fake{run: func(_ context.Context, name string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		order = append(order, name)
+		return nil
+	}}
+	// The first one holds the only slot until all others wait.
+	started := make(chan struct{})
+	inner := w.run
+	w.run = func(ctx context.Context, name string) error {
+		if name == "first" {
+			<-started
+		}
+		return inner(ctx, name)
+	}
+	roots := []*graph.Vertex{
+		run("first", amd64, nil),
+		run("short", amd64, nil),
+		run("b", arm64, run("a", arm64, nil)),
+		run("y", amd64, run("x", amd64, nil)),
+	}
+	go func() {
+		time.Sleep(100 * time.Millisecond)
+		close(started)
+	}()
+	weight := func(v *graph.Vertex) int {
+		if v.Platform == arm64 {
+			return 20
+		}
+		if v.Meta.Name == "first" {
+			return 100
+		}
+		return 1
+	}
+	_, err := solve.Solve(t.Context(), w, &memory{}, roots, solve.Options{Parallel: 1, Weight: weight})
+	require.NoError(t, err)
+	at := map[string]int{}
+	for i, name := range order {
+		at[name] = i
+	}
+	if order[0] == "first" { // else another was faster to the gate, and nobody waited with it
+		assert.Less(t, at["a"], at["x"], "%v", order)
+		assert.Less(t, at["b"], at["short"], "%v", order)
+		assert.Less(t, at["x"], at["short"], "%v", order)
+	}
+}
+
+func TestDoneTellsOfEveryVertex(t *testing.T) {
+	cache := &memory{}
+	base := graph.New(graph.Image{Ref: "x"}, amd64, graph.Meta{Name: "base"})
+	roots := []*graph.Vertex{run("b", amd64, run("a", amd64, base))}
+	for range 2 {
+		var mu sync.Mutex
+		told := map[string]digest.Digest{}
+		layers := map[string]int{}
+		_, err := solve.Solve(t.Context(), &fake{}, cache, roots, solve.Options{Done: func(v *graph.Vertex, key digest.Digest, r solve.Record, res solve.Result) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[v.Meta.Name], layers[v.Meta.Name] = key, len(r.Layers)
+		}})
+		require.NoError(t, err)
+		assert.Len(t, told, 3)
+		assert.Empty(t, told["base"])
+		assert.NotEmpty(t, told["a"])
+		assert.Equal(t, map[string]int{"base": 0, "a": 1, "b": 1}, layers)
+	}
+}

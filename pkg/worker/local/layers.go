@@ -75,10 +75,12 @@ func (w *Worker) putTOC(toc *layer.TOC) error {
 
 // toc returns a layer's table of contents, reading the layer for it when there is none yet.
 func (w *Worker) toc(ctx context.Context, l solve.Layer) (*layer.TOC, error) {
-	if r, err := w.o.Store.GetRecord(tocKind, l.DiffID.Encoded()); err == nil {
-		var toc layer.TOC
-		if json.Unmarshal(r.Data, &toc) == nil && toc.DiffID == l.DiffID {
-			return &toc, nil
+	if toc, ok := w.knownTOC(l.DiffID); ok {
+		return toc, nil
+	}
+	if w.o.Remote != nil && w.o.Remote.Learn(ctx, l.DiffID) {
+		if toc, ok := w.knownTOC(l.DiffID); ok {
+			return toc, nil
 		}
 	}
 	r, err := w.openLayer(ctx, l)
@@ -95,18 +97,32 @@ func (w *Worker) toc(ctx context.Context, l solve.Layer) (*layer.TOC, error) {
 	return toc, w.putTOC(toc)
 }
 
+// knownTOC returns the table that the store has.
+func (w *Worker) knownTOC(diffID digest.Digest) (*layer.TOC, bool) {
+	r, err := w.o.Store.GetRecord(tocKind, diffID.Encoded())
+	if err != nil {
+		return nil, false
+	}
+	toc := new(layer.TOC)
+	return toc, json.Unmarshal(r.Data, toc) == nil && toc.DiffID == diffID
+}
+
 // openLayer streams a layer's uncompressed tar.
 func (w *Worker) openLayer(ctx context.Context, l solve.Layer) (io.ReadCloser, error) {
-	if _, err := w.o.Store.Stat(l.DiffID); err == nil {
+	desc, err := w.need(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	if desc.Digest == "" {
 		return w.o.Store.Open(ctx, ocispec.Descriptor{MediaType: uncompressed, Digest: l.DiffID, Size: l.Size})
 	}
-	blob, err := w.o.Store.Open(ctx, l.Blob)
+	blob, err := w.o.Store.Open(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
 	tar, err := layer.Decompress(ctx, blob, layer.Limits{})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("layer %s: %w", l.Blob.Digest, err), blob.Close())
+		return nil, errors.Join(fmt.Errorf("layer %s: %w", desc.Digest, err), blob.Close())
 	}
 	return closeBoth{tar, blob}, nil
 }

@@ -146,7 +146,8 @@ func (w *Worker) image(ctx context.Context, v *graph.Vertex, op graph.Image) (so
 	return r, g.Wait()
 }
 
-// pull brings one layer into the store, as it is, and its table of contents.
+// pull brings one layer into the store, as it is, and its table of contents. A layer of which that is known stays where it is
+// until its bytes are needed.
 func (w *Worker) pull(ctx context.Context, img source.Image, desc ocispec.Descriptor, diffID digest.Digest) (solve.Layer, error) {
 	l := solve.Layer{DiffID: diffID, Blob: ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}}
 	if img.Ref().Kind == ref.Registry {
@@ -156,23 +157,22 @@ func (w *Worker) pull(ctx context.Context, img source.Image, desc ocispec.Descri
 		_, err := w.toc(ctx, l)
 		return l, err
 	}
-	toc, said, err := w.fetch(ctx, img, desc)
-	if err != nil {
-		return solve.Layer{}, fmt.Errorf("layer %s: %w", desc.Digest, err)
+	w.lazy.add(origin{l.Blob, diffID, func(ctx context.Context) (io.ReadCloser, error) { return img.Blob(ctx, desc) }})
+	if !w.Knows(ctx, diffID) {
+		if err := w.bring(ctx, desc.Digest); err != nil {
+			return solve.Layer{}, err
+		}
 	}
-	if toc.DiffID != diffID {
-		return solve.Layer{}, fmt.Errorf("layer %s unpacks to %s, but the config says %s: %w", desc.Digest, toc.DiffID, diffID, store.ErrCorrupt)
+	toc, err := w.toc(ctx, l)
+	if err != nil {
+		return solve.Layer{}, err
 	}
 	l.Size = toc.Size
-	return l, errors.Join(w.putTOC(toc), w.facts().PutFacts(said), w.facts().PutUnpacked(desc.Digest, diffID))
+	return l, nil
 }
 
-// fetch stores a layer's bytes while reading its table of contents from them.
-func (w *Worker) fetch(ctx context.Context, img source.Image, desc ocispec.Descriptor) (_ *layer.TOC, _ *facts.Layer, err error) {
-	blob, err := img.Blob(ctx, desc)
-	if err != nil {
-		return nil, nil, err
-	}
+// fetch stores a layer's bytes while reading its table of contents from them, and closes blob.
+func (w *Worker) fetch(ctx context.Context, blob io.ReadCloser, desc ocispec.Descriptor) (_ *layer.TOC, _ *facts.Layer, err error) {
 	defer func() { err = errors.Join(err, blob.Close()) }()
 	in, err := w.o.Store.Ingest(ctx)
 	if err != nil {

@@ -140,6 +140,15 @@ func (s *snapshots) lowers(ctx context.Context, layers []solve.Layer) ([]string,
 	for i := len(layers); i > 0; i-- {
 		dirs = append(dirs, filepath.Join(s.path(chainID(layers[:i])), "fs"))
 	}
+	var packed []solve.Layer
+	for i, l := range layers {
+		if _, err := os.Lstat(s.path(chainID(layers[:i+1]))); err != nil {
+			packed = append(packed, l)
+		}
+	}
+	if err := s.worker.needAll(ctx, packed); err != nil {
+		return nil, err
+	}
 	for i := range layers {
 		if err := s.ensure(ctx, layers[:i+1]); err != nil {
 			return nil, err

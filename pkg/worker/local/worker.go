@@ -4,7 +4,7 @@
 //
 // # Invariants
 //
-//   - A layer is in the store, whole, with its table of contents, before a Result names it.
+//   - The table of contents of a layer is in the store before a Result names it; its bytes are there, whole, or it is known where they are.
 //   - Nothing outside the store and the sandbox's scratch directories is written.
 package local
 
@@ -46,6 +46,7 @@ type Options struct {
 	Pins     Pins // nil: names mean what they mean now
 	Pull     bool // ask for tags again that were resolved before
 	NoCache  bool
+	Remote   Remote // nil: all layers are made or pulled here
 	Events   event.Sink
 }
 
@@ -62,6 +63,7 @@ type Worker struct {
 	o     Options
 	trees *snapshots
 	bases bases
+	lazy  elsewhere
 
 	virtual virtuals
 
