@@ -157,7 +157,7 @@ func readByBuildah(t *testing.T, addr string) func(*testing.T, made, digest.Dige
 // storageTool is podman or buildah with a storage of its own.
 func storageTool(t *testing.T, name, addr string) func(args ...string) *exec.Cmd {
 	t.Helper()
-	dir := t.TempDir()
+	dir := shortDir(t)
 	policy := filepath.Join(dir, "policy.json")
 	require.NoError(t, os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o600))
 	registries := filepath.Join(dir, "registries.conf")
