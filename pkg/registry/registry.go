@@ -79,10 +79,15 @@ type Options struct {
 	// Places says where references lead: registries.conf, see package mirrors. nil: each to itself.
 	Places Places
 
-	CAFiles  []string   // authorities in PEM, beside the system's, for every registry
-	CertDir  string     // a directory like one of a registry in certs.d, for every registry
-	CertDirs []string   // directories that hold a directory HOST[:PORT] a registry; nil: DefaultCertDirs
-	Events   event.Sink // called by one goroutine at a time
+	CAFiles  []string // authorities in PEM, beside the system's, for every registry
+	CertDir  string   // a directory like one of a registry in certs.d, for every registry
+	CertDirs []string // directories that hold a directory HOST[:PORT] a registry; nil: DefaultCertDirs
+	// HostCerts are directories like one of certs.d for one registry each, by HOST[:PORT].
+	HostCerts map[string]string
+	Events    event.Sink // called by one goroutine at a time
+
+	// Pace, if not nil, waits before every attempt of a request: a limit.
+	Pace func(context.Context) error
 
 	MaxManifest int64 // bytes of a manifest; 0: 4 MiB, what every registry must accept
 	ChunkSize   int64 // bytes of one request when an upload must be cut; 0: 16 MiB

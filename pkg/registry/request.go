@@ -129,6 +129,11 @@ func (c *Client) do(ctx context.Context, rq *request) (*http.Response, error) {
 		if err := c.waitGate(ctx, rq.host); err != nil {
 			return nil, rq.explain(err)
 		}
+		if c.o.Pace != nil {
+			if err := c.o.Pace(ctx); err != nil {
+				return nil, rq.explain(err)
+			}
+		}
 		resp, err := c.authorized(ctx, rq)
 		again, pause := c.passing(ctx, rq.host, resp, err)
 		if rq.method == http.MethodHead && resp != nil && resp.StatusCode == http.StatusInternalServerError {

@@ -125,6 +125,11 @@ func (c *Client) trustOf(names ...string) (*trust, error) {
 			return nil, err
 		}
 	}
+	if dir := c.o.HostCerts[names[0]]; dir != "" {
+		if err := t.addDir(dir, true); err != nil {
+			return nil, err
+		}
+	}
 	for _, dir := range c.o.CertDirs {
 		for _, name := range dirNames(names) {
 			if err := t.addDir(filepath.Join(dir, name), false); err != nil {
