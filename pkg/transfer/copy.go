@@ -16,7 +16,6 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/source"
-	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
 // AnnotationOriginal is the annotation of an index that was made by leaving out platforms: the digest of the whole one.
@@ -39,10 +38,17 @@ func Copy(ctx context.Context, env Env, src, dst ref.Ref, o Options) (_ Report, 
 			return m.report, err
 		}
 	}
-	err = m.move(ctx, roots)
-	if n := len(m.report.Roots); n > asked { // what refers to them is not what was asked for
-		m.report.Roots = m.report.Roots[n-asked:]
+	var named []ocispec.Descriptor // without what refers to them: that is not what was asked for
+	for _, r := range roots[len(roots)-asked:] {
+		named = append(named, r.Desc)
 	}
+	if o.Refresh {
+		if roots, err = m.changed(ctx, roots); err != nil {
+			return m.report, err
+		}
+	}
+	err = m.move(ctx, roots)
+	m.report.Roots = named
 	m.report.Requests += env.requests() - before
 	return m.report, err
 }
@@ -94,10 +100,6 @@ func (m *mover) sources(ctx context.Context, src, dst ref.Ref) ([]Root, error) {
 
 // exists reports whether a name is there.
 func (m *mover) exists(ctx context.Context, name ref.Ref) (bool, error) {
-	if name.Kind == ref.Registry {
-		desc, err := m.env.Registry.Head(ctx, name)
-		return desc.Digest != "", err
-	}
 	if name.Kind == ref.OCIArchive || name.Kind == ref.DockerArchive { // it is replaced as a whole
 		_, err := os.Stat(m.path(name.Path))
 		if errors.Is(err, fs.ErrNotExist) || name.Path == "-" {
@@ -105,22 +107,8 @@ func (m *mover) exists(ctx context.Context, name ref.Ref) (bool, error) {
 		}
 		return err == nil, err
 	}
-	img, err := m.env.opener().Open(ctx, name)
-	switch {
-	case err == nil:
-		return true, img.Close()
-	case errors.Is(err, source.ErrAmbiguous):
-		return true, nil
-	case errors.Is(err, source.ErrNotFound), errors.Is(err, store.ErrNotFound), m.emptyDir(name):
-		return false, nil
-	}
-	return false, err
-}
-
-// emptyDir reports whether a layout is still to be made.
-func (m *mover) emptyDir(r ref.Ref) bool {
-	entries, err := os.ReadDir(m.path(r.Path))
-	return r.Kind == ref.OCILayout && err == nil && len(entries) == 0
+	d, err := m.current(ctx, name)
+	return d != "", err
 }
 
 // wholeNames is what an image is called in the annotations of a layout.
@@ -138,11 +126,10 @@ func wholeNames(from ref.Ref) []ref.Ref {
 
 // tags lists the tags of a source that are images: not those that only serve to find what refers to one.
 func (m *mover) tags(ctx context.Context, src ref.Ref) ([]string, error) {
-	all, err := m.env.opener().Tags(ctx, src)
+	all, _, err := Tags(ctx, m.env, src)
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(t string) bool { return isRelatedTag(t) || IsMarker(t) })
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%w: %s has no tags", source.ErrNotFound, src)
 	}

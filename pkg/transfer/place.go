@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -54,11 +55,12 @@ func (p Place) String() string {
 	return "store:"
 }
 
-// at is what an image of that whole name is called at the place.
-func (p Place) at(name ref.Ref) (ref.Ref, error) {
-	repo := name.Repo
+// Repository is the repository, name or layout that from's images go to at the place: no tag. A layout is one for each
+// repository, below the place's directory.
+func (p Place) Repository(from ref.Ref) (ref.Ref, error) {
+	repo := from.Repo
 	if p.Scoped {
-		repo = strings.ReplaceAll(name.Host, ":", "_") + "/" + repo
+		repo = strings.ReplaceAll(from.Host, ":", "_") + "/" + repo
 	}
 	switch p.Kind {
 	case ref.Registry:
@@ -66,15 +68,30 @@ func (p Place) at(name ref.Ref) (ref.Ref, error) {
 			repo = p.Prefix + "/" + repo
 		}
 		if err := ref.CheckRepo(repo); err != nil {
-			return ref.Ref{}, fmt.Errorf("%s at %s: %w", name, p, err)
+			return ref.Ref{}, fmt.Errorf("%s at %s: %w", from, p, err)
 		}
-		return ref.Ref{Kind: ref.Registry, Host: p.Host, Repo: repo, Tag: name.Tag, Digest: name.Digest}, nil
+		return ref.Ref{Kind: ref.Registry, Host: p.Host, Repo: repo}, nil
 	case ref.OCILayout:
+		if err := ref.CheckRepo(repo); err != nil { // it becomes a path
+			return ref.Ref{}, fmt.Errorf("%s at %s: %w", from, p, err)
+		}
+		return ref.Ref{Kind: ref.OCILayout, Path: filepath.Join(p.Path, filepath.FromSlash(repo))}, nil
+	case ref.Store, "":
+		r, err := ref.Parse("store:" + from.WithTag("x").Familiar())
+		if err != nil {
+			return r, fmt.Errorf("%s in the store: %w", from, err)
+		}
+		return r.WithTag(""), nil
+	}
+	return ref.Ref{}, fmt.Errorf("%w: many images cannot go to %s", ErrInvalid, p.Kind)
+}
+
+// at is what an image of that whole name is called at the place. In a layout all are together, under their whole names.
+func (p Place) at(name ref.Ref) (ref.Ref, error) {
+	if p.Kind == ref.OCILayout {
 		return ref.Ref{Kind: ref.OCILayout, Path: p.Path}, nil
 	}
-	r, err := ref.Parse("store:" + name.Familiar())
-	if err != nil {
-		return r, fmt.Errorf("%s in the store: %w", name, err)
-	}
-	return r, nil
+	r, err := p.Repository(name)
+	r.Tag, r.Digest = name.Tag, name.Digest
+	return r, err
 }

@@ -32,8 +32,9 @@ const maxRelated = 4
 
 // relatedFinder looks for what refers to digests in one source.
 type relatedFinder struct {
-	m    *mover
-	from ref.Ref // without tag
+	m     *mover
+	from  ref.Ref // without tag
+	other bool    // it looks at the destination, and not at the source
 
 	asking      sync.Mutex // guards tagsKnown to unsupported
 	tagsKnown   bool
@@ -285,7 +286,10 @@ func (f *relatedFinder) allTags(ctx context.Context) (map[string]bool, error) {
 	if f.tagsKnown {
 		return f.tags, nil
 	}
-	list, err := f.m.env.opener().Tags(ctx, f.from)
+	list, err := f.m.o.SourceTags, error(nil)
+	if list == nil || f.other {
+		list, err = f.m.env.opener().Tags(ctx, f.from)
+	}
 	if errors.Is(err, source.ErrNotFound) || errors.Is(err, registry.ErrDenied) {
 		f.m.note("the tags of %s cannot be listed: cosign's signatures are not looked for", f.from)
 		err = nil

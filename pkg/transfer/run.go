@@ -267,7 +267,7 @@ func (r *run) blob(ctx context.Context, desc ocispec.Descriptor, from Source) er
 				leave()
 				return nil, err
 			}
-			return &stream{ReadCloser: rc, leave: leave}, nil
+			return &stream{ReadCloser: rc, leave: leave, ctx: ctx, pace: r.mover.o.Pace}, nil
 		}
 		moved, err := r.sink.putBlob(ctx, desc, open, from.Ref())
 		if err != nil {
@@ -329,6 +329,18 @@ type stream struct {
 	io.ReadCloser
 	once  sync.Once
 	leave func()
+	ctx   context.Context // of who opened it: a reader has none of its own
+	pace  func(context.Context, int64) error
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	if s.pace != nil && n > 0 {
+		if perr := s.pace(s.ctx, int64(n)); perr != nil {
+			return n, perr
+		}
+	}
+	return n, err
 }
 
 func (s *stream) Close() error {

@@ -72,11 +72,15 @@ type Options struct {
 	AllTags     bool                // Copy: every tag of the source's repository
 	NoClobber   bool                // Copy: leave names that exist at the destination as they are
 	Referrers   Referrers           // what refers to what is copied: signatures, SBOMs
+	Refresh     bool                // Copy: what the destination has under its name already is not looked at again
+	SourceTags  []string            // Copy: all tags of the source's repository, if the caller knows them: they are not asked for
 	AllLayers   bool                // layers that are not to be distributed as well
 	Concurrency int                 // transfers at once; 0: 32
 	DryRun      bool                // change nothing, and say what would be
 	Condition   Condition           // of every tag that is written
 	Events      event.Sink          // progress; nil: silent. A registry client has its own
+	// Pace, if not nil, waits before so many bytes of blobs are read on: a limit.
+	Pace func(ctx context.Context, bytes int64) error
 }
 
 // Referrers says whether Copy takes along what refers to an image: its referrers, and cosign's tags.
@@ -148,9 +152,10 @@ type Report struct {
 	Blobs     int                  `json:"blobs"`
 	Bytes     int64                `json:"bytes"` // of blobs and manifests
 	Mounted   int                  `json:"mounted"`
-	Skipped   int                  `json:"skipped"`        // manifests and blobs that were there already
-	Kept      int                  `json:"kept,omitempty"` // names that existed and were left as they are
-	Requests  int64                `json:"requests"`       // to registries; with DryRun also those that a run would make
+	Skipped   int                  `json:"skipped"`             // manifests and blobs that were there already
+	Unchanged int                  `json:"unchanged,omitempty"` // Refresh: names that are what they should be
+	Kept      int                  `json:"kept,omitempty"`      // names that existed and were left as they are
+	Requests  int64                `json:"requests"`            // to registries; with DryRun also those that a run would make
 	Notes     []string             `json:"notes,omitempty"`
 }
 
