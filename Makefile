@@ -105,6 +105,8 @@ race: ## tests under the race detector (Go, a C compiler)
 fuzz: ## every fuzz target for FUZZTIME (Go)
 	scripts/fuzz.sh $(FUZZTIME)
 
+FUZZ += FuzzParseSync
+
 .PHONY: fuzz-short
 fuzz-short: ## the fuzz targets that read bytes of strangers, 10 seconds each (Go)
 	scripts/fuzz.sh 10s $(FUZZ)

@@ -12,7 +12,7 @@ import (
 
 // TestWalks holds pages of docs to their scripts: every command line in them is run by one.
 func TestWalks(t *testing.T) {
-	for page, script := range map[string]string{"airgap.md": "airgap.txtar"} {
+	for page, script := range map[string]string{"airgap.md": "airgap.txtar", "sync.md": "sync.txtar"} {
 		t.Run(page, func(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
 			require.NoError(t, err)

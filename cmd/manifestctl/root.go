@@ -64,6 +64,7 @@ func newRoot(e *env) *cobra.Command {
 		newServe(e),
 		newSpec(e),
 		newStore(e),
+		newSync(e),
 		newTag(e),
 		newTags(e),
 		newVerify(e),

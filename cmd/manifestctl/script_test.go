@@ -45,6 +45,7 @@ func TestScript(t *testing.T) {
 			"elf":          makeELF,
 			"fileenv":      fileEnv,
 			"sigtag":       sigTag,
+			"expand":       expandFiles,
 
 			"dockerdraft": dockerDraft,
 		},
@@ -131,6 +132,16 @@ func fileEnv(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: fileenv VAR FILE")
 	}
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// expandFiles is `expand FILE...`: it replaces $NAME in files by variables of the script.
+func expandFiles(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: expand FILE...")
+	}
+	for _, name := range args {
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(os.Expand(ts.ReadFile(name), ts.Getenv)), 0o600))
+	}
 }
 
 // sigTag is `sigtag VAR FILE`: it sets VAR to the tag under which cosign looks for signatures of the digest in FILE.

@@ -20,7 +20,13 @@ import (
 // withTransfer makes what transfers between these references work with, for the time of f. The store is opened only when one of
 // them is in it, and for writing only when one of writes is.
 func (e *env) withTransfer(ctx context.Context, reads, writes []ref.Ref, f func(transfer.Env) error) error {
+	return e.withTransferAs(ctx, func(*registry.Options) {}, reads, writes, f)
+}
+
+// withTransferAs is withTransfer with other options of the registries than the flags say.
+func (e *env) withTransferAs(ctx context.Context, adjust func(*registry.Options), reads, writes []ref.Ref, f func(transfer.Env) error) error {
 	o := e.registry()
+	adjust(&o)
 	var done func()
 	o.Events, done = e.transferProgress()
 	defer done()
