@@ -16,11 +16,11 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/inspect"
-	"github.com/manifestctl/manifestctl/pkg/mirror"
 	"github.com/manifestctl/manifestctl/pkg/output"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/replica"
 	"github.com/manifestctl/manifestctl/pkg/serve"
 	"github.com/manifestctl/manifestctl/pkg/source"
 	"github.com/manifestctl/manifestctl/pkg/store"
@@ -96,7 +96,7 @@ var errorKinds = []struct {
 	{draft.ErrInvalid, exitUsage, ""},
 	{edit.ErrInvalid, exitUsage, ""},
 	{transfer.ErrInvalid, exitUsage, ""},
-	{mirror.ErrInvalid, exitUsage, "docs/sync.md describes the two formats"},
+	{replica.ErrInvalid, exitUsage, "docs/sync.md describes the two formats"},
 	{errFindings, exitFindings, ""},
 	{build.ErrFindings, exitFindings, "--allow PATH-GLOB=PLATFORM makes an exception; --verify=warn only tells"},
 	{transfer.ErrConflict, exitConflict, ""},

@@ -11,15 +11,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/manifestctl/manifestctl/pkg/credentials"
-	"github.com/manifestctl/manifestctl/pkg/mirror"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/replica"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
 
 // syncFlags are what sync can be told.
 type syncFlags struct {
-	options  mirror.Options
+	options  replica.Options
 	suffix   string
 	scoped   bool
 	json     bool
@@ -79,7 +79,7 @@ func (e *env) sync(ctx context.Context, file, dest string, s *syncFlags) error {
 	case s.options.Concurrency < 0 || s.options.Concurrency > 1000:
 		return usagef("--concurrency %d: want 1 to 1000", s.options.Concurrency)
 	}
-	o := mirror.ParseOptions{Suffix: s.suffix, Secret: e.secret}
+	o := replica.ParseOptions{Suffix: s.suffix, Secret: e.secret}
 	if dest != "" {
 		to, err := transfer.ParsePlace(dest)
 		if err != nil {
@@ -92,7 +92,7 @@ func (e *env) sync(ctx context.Context, file, dest string, s *syncFlags) error {
 	if err != nil {
 		return err
 	}
-	plan, err := mirror.Parse(raw, o)
+	plan, err := replica.Parse(raw, o)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
@@ -104,7 +104,7 @@ func (e *env) sync(ctx context.Context, file, dest string, s *syncFlags) error {
 		writes[i] = j.To
 	}
 	return e.withTransferAs(ctx, e.planned(plan), nil, writes, func(env transfer.Env) error {
-		rep, err := mirror.Run(ctx, env, plan, s.options)
+		rep, err := replica.Run(ctx, env, plan, s.options)
 		if s.json {
 			err = errors.Join(err, e.printJSON(rep))
 		}
@@ -116,18 +116,18 @@ func (e *env) sync(ctx context.Context, file, dest string, s *syncFlags) error {
 }
 
 // synced writes the line of one image.
-func (e *env) synced(img mirror.Image) {
+func (e *env) synced(img replica.Image) {
 	for _, n := range img.Notes {
 		e.note("note: %s: %s", img.To, n)
 	}
-	if img.Status == mirror.Failed { // the error says it, or with --keep-going all of them at the end
+	if img.Status == replica.Failed { // the error says it, or with --keep-going all of them at the end
 		return
 	}
 	_ = e.println(fmt.Sprintf("%-10s %s %s -> %s", img.Status, img.Digest, img.From, img.To)) // the summary says how many there were
 }
 
 // planned is what a plan says about registries, beside the flags.
-func (e *env) planned(p mirror.Plan) func(*registry.Options) {
+func (e *env) planned(p replica.Plan) func(*registry.Options) {
 	return func(o *registry.Options) {
 		o.Pace = p.Limit(e.now)
 		o.HostCerts = map[string]string{}
@@ -152,8 +152,8 @@ func (e *env) planned(p mirror.Plan) func(*registry.Options) {
 }
 
 // secret reads what a sync file names.
-func (e *env) secret(kind mirror.SecretKind, name string) (string, error) {
-	if kind == mirror.SecretEnv {
+func (e *env) secret(kind replica.SecretKind, name string) (string, error) {
+	if kind == replica.SecretEnv {
 		v, ok := e.lookup(name)
 		if !ok {
 			return "", fmt.Errorf("the variable %s is not set", name)

@@ -1,4 +1,4 @@
-// Package mirror keeps repositories equal to others, as a file says: skopeo's sync
+// Package replica keeps repositories equal to others, as a file says: skopeo's sync
 // file, or one of our own with lists, patterns and versions of tags, platforms and
 // limits. What to do is read by [Parse]; [Run] does it.
 //
@@ -11,7 +11,7 @@
 //     its line. No two sources go to one name.
 //   - A run that was interrupted, or failed in part, is made good by the next one.
 //   - Passwords stand in no report and no error.
-package mirror
+package replica
 
 import (
 	"errors"
