@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 // mergeFlags are what the command line of merge says.
 type mergeFlags struct {
+	gate gateFlags
 	transferFlags
 	tags          []string
 	annotations   []string
@@ -50,6 +52,7 @@ func newMerge(e *env) *cobra.Command {
 	f := cmd.Flags()
 	f.StringArrayVarP(&m.tags, "tag", "t", nil, "`DEST` where the index goes; repeatable")
 	m.transferFlags.add(f)
+	m.gate.add(f)
 	f.BoolVar(&m.options.Append, "append", false, "add to what DEST holds now, safely beside other writers")
 	f.BoolVar(&m.options.Replace, "replace-platform", false, "an image takes the place of another for its platform")
 	f.BoolVar(&m.options.Nested, "nested", false, "an index among the sources stays one")
@@ -91,7 +94,15 @@ func (m *mergeFlags) run(e *env, cmd *cobra.Command, args []string) error {
 		subject = &r
 		reads = append(reads, r)
 	}
-	return e.withTransfer(cmd.Context(), reads, writes, func(env transfer.Env) error {
+	return e.withTransfer(cmd.Context(), reads, writes, func(env transfer.Env) (err error) {
+		gate, err := m.gate.open(cmd.Context(), e, env.Store)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, gate.close()) }()
+		if gate != nil {
+			m.options.Check = gate.entry
+		}
 		if subject != nil {
 			img, err := env.Opener().Open(cmd.Context(), *subject)
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 
 // pushFlags are what push can be told.
 type pushFlags struct {
+	gate       gateFlags
 	purge      bool
 	quiet      bool
 	form       string
@@ -53,6 +54,7 @@ func newPush(e *env) *cobra.Command {
 	f.StringVar(&p.digestFile, "digestfile", "", "`FILE` write the digest to it")
 	f.StringVar(&p.ifMatch, "if-match", "", "`DIGEST|none` only if the tag points at this, or does not exist; else exit code 5")
 	f.BoolVarP(&p.quiet, "quiet", "q", false, "do not tell what was moved")
+	p.gate.add(f)
 	allFlag(f)
 	return cmd
 }
@@ -73,6 +75,13 @@ func (e *env) push(ctx context.Context, list ref.Ref, to []ref.Ref, p *pushFlags
 		return err
 	}
 	return e.withDrafts(ctx, store.Options{}, func(d *draft.Drafts) error {
+		gate, err := p.gate.open(ctx, e, d.Store)
+		if err != nil {
+			return err
+		}
+		if gate != nil {
+			o.Check = gate.image
+		}
 		desc, report, err := d.Push(ctx, list, to, o)
 		if err != nil {
 			return err

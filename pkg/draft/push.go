@@ -33,6 +33,8 @@ type PushOptions struct {
 	Condition transfer.Condition
 	Stdout    io.Writer // what an archive named "-" is written to; may be nil
 	Now       func() time.Time
+	// Check, when it is not nil, sees what is pushed before anything is. An error ends the push.
+	Check func(ctx context.Context, img source.Image) error
 }
 
 // Push brings a draft, or whatever a name in the store stands for, with everything it names to other places: content first,
@@ -61,6 +63,11 @@ func (d *Drafts) Push(ctx context.Context, r ref.Ref, to []ref.Ref, o PushOption
 		return desc, report, err
 	}
 	defer func() { err = errors.Join(err, img.Close()) }()
+	if o.Check != nil {
+		if err := o.Check(ctx, img); err != nil {
+			return desc, report, err
+		}
+	}
 	root := transfer.Root{Desc: img.Root(), From: img, Names: to}
 	if root.Raw, err = img.Manifest(ctx, root.Desc); err != nil {
 		return desc, report, err

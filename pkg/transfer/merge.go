@@ -42,6 +42,8 @@ type MergeOptions struct {
 	Subject     *ocispec.Descriptor                    // what the index is about; not with Append
 	Type        string                                 // the index's artifactType; not with Append
 	Pause       func(ctx context.Context, n int) error // see [AppendOptions]
+	// Check, when it is not nil, sees every image before anything is written: where it is read, and its entry. An error ends the merge.
+	Check func(ctx context.Context, img source.Image, entry ocispec.Descriptor) error
 }
 
 // Merged is what Merge made.
@@ -174,6 +176,15 @@ func (m *merger) entries(ctx context.Context, sources []MergeSource) ([]part, er
 	out := slices.Concat(all...)
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%w: no source has an image%s", source.ErrNotFound, forPlatforms(m.o.Platforms))
+	}
+	if m.o.Check != nil {
+		for _, p := range out {
+			if img, ok := p.from.(source.Image); ok && p.IsImage() {
+				if err := m.o.Check(ctx, img, p.Descriptor); err != nil {
+					return nil, err
+				}
+			}
+		}
 	}
 	return m.annotate(ctx, out)
 }

@@ -73,6 +73,24 @@ func (r *Reader) Run(ctx context.Context, img source.Image, o Options) (*Report,
 	return report, nil
 }
 
+// Entry judges the image of one entry of an index that is being made.
+func (r *Reader) Entry(ctx context.Context, img source.Image, entry ocispec.Descriptor, o Options) (*Report, error) {
+	report := &Report{Name: img.Ref().String(), Digest: entry.Digest, Findings: []Finding{}}
+	e := source.Entry{Desc: entry, Kind: source.EntryImage}
+	if entry.Platform == nil {
+		return report, nil
+	}
+	var err error
+	if e.Platform, err = platform.FromOCI(*entry.Platform); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", img.Ref(), source.ErrInvalid, err)
+	}
+	report.Platforms = []string{e.Platform.String()}
+	if err := r.image(ctx, img, e, o, report); err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", img.Ref(), e.Platform, err)
+	}
+	return report, nil
+}
+
 // broken reports an image that cannot be read.
 func (report *Report) broken(desc ocispec.Descriptor, p string, err error) {
 	report.Findings = append(report.Findings, Finding{
@@ -88,10 +106,14 @@ func (r *Reader) image(ctx context.Context, img source.Image, e source.Entry, o 
 	if err == nil {
 		config, err = source.ReadConfig(ctx, img, m)
 	}
-	if err != nil {
-		if !itsFault(err) {
-			return err
-		}
+	switch {
+	case err == nil:
+	case o.KnownOnly && errors.Is(err, source.ErrNotFound):
+		report.Unknown++
+		return nil
+	case !itsFault(err):
+		return err
+	default:
 		report.broken(e.Desc, p, err)
 		return nil
 	}
