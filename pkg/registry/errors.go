@@ -84,6 +84,8 @@ func (rq *request) fail(resp *http.Response) error {
 		if ch, ok := pick(parseChallenges(resp.Header), "bearer"); ok {
 			e.Hint += printable(fmt.Sprintf(" (it wants a token of %s for %q)", ch.params["realm"], ch.params["scope"]))
 		}
+	case http.StatusProxyAuthRequired:
+		e.Hint = proxyHint
 	case http.StatusTooManyRequests:
 		e.Hint = "the registry limits requests; try again later, or with credentials"
 	case http.StatusRequestEntityTooLarge:
@@ -163,11 +165,15 @@ func printable(s string) string {
 	return b.String()
 }
 
+const proxyHint = "the proxy wants credentials: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT has them, and NO_PROXY=HOST goes by it"
+
 // explain puts what can be done to an error of the connection.
 func (rq *request) explain(err error) error {
 	var noHost *net.DNSError
 	hint, untrusted := tlsHint(rq.host.name, err)
 	switch {
+	case hint == "" && strings.Contains(err.Error(), "Proxy Authentication Required"): // the answer to CONNECT; net/http has no kind for it
+		hint = proxyHint
 	case untrusted:
 		return fmt.Errorf("%s %s: %w: %w: %s", rq.op, rq.what, ErrUntrusted, err, hint)
 	case hint == "" && errors.As(err, &noHost) && noHost.IsNotFound:

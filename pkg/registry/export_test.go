@@ -3,6 +3,7 @@ package registry
 import (
 	"net/http"
 	"net/netip"
+	"net/url"
 	"time"
 )
 
@@ -47,6 +48,9 @@ func (c *Client) SetNetwork(resolve func(string) string, reachOf func(netip.Addr
 		c.pool.reachOf = func(a netip.Addr) reach { return reach(reachOf(a)) }
 	}
 }
+
+// SetProxy stands in for the environment's proxy.
+func (c *Client) SetProxy(proxy func(*http.Request) (*url.URL, error)) { c.pool.proxy = proxy }
 
 // Scheme, Param of a challenge.
 func (c challenge) Scheme() string           { return c.scheme }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -70,6 +71,7 @@ type pool struct {
 
 	// Tests stand in for DNS and for the rest of the network.
 	resolve func(hostport string) string
+	proxy   func(*http.Request) (*url.URL, error) // nil: the environment's
 	reachOf func(netip.Addr) reach
 }
 
@@ -97,7 +99,7 @@ func (p *pool) get(k transportKey) (*http.Transport, error) {
 		}
 	}
 	t := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy:                  p.proxyFor,
 		DialContext:            dial,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
@@ -145,17 +147,49 @@ func (p *pool) checkDial(from reach, address string) error {
 	return nil
 }
 
+func (p *pool) proxyFor(req *http.Request) (*url.URL, error) {
+	if p.proxy != nil {
+		return p.proxy(req)
+	}
+	return http.ProxyFromEnvironment(req)
+}
+
 // viaProxy reports whether u is reached through a proxy. A proxy resolves names
 // itself: to guard the dial to it would guard the wrong address.
-func viaProxy(u *url.URL) bool {
-	via, err := http.ProxyFromEnvironment(&http.Request{URL: u})
+func (p *pool) viaProxy(u *url.URL) bool {
+	via, err := p.proxyFor(&http.Request{URL: u})
 	return err == nil && via != nil
+}
+
+// checkProxied is checkDial for what a proxy dials: it sees addresses only where they are spelled out. What is neither an
+// address nor a name, but could be read as an address ("0x7f.1", "2130706433"), is refused.
+func (p *pool) checkProxied(from reach, u *url.URL) error {
+	name := strings.TrimSuffix(u.Hostname(), ".")
+	if ip, err := netip.ParseAddr(name); err == nil {
+		if !from.allows(p.reachOf(ip)) {
+			return fmt.Errorf("%w: the registry points at %s, which is not a public address", errAddress, ip)
+		}
+		return nil
+	}
+	last := strings.ToLower(name[strings.LastIndexByte(name, '.')+1:])
+	if strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") && strings.Trim(last[2:], "0123456789abcdef") == "" {
+		return fmt.Errorf("%w: the registry points at %q, which is no name", errAddress, printable(name))
+	}
+	return nil
 }
 
 // transport picks the pool for a request to u, on behalf of h.
 func (c *Client) transport(h *host, u *url.URL, viaProxy bool) (_ *http.Transport, err error) {
 	c.pool.requests.Add(1)
 	own := sameOrigin(u, h.origin())
+	h.learned.Lock()
+	from := h.reach
+	h.learned.Unlock()
+	if viaProxy && !own {
+		if err := c.pool.checkProxied(from, u); err != nil {
+			return nil, err
+		}
+	}
 	k := transportKey{insecure: own && h.insecure || c.o.Insecure.Has(u.Host)}
 	if u.Scheme == "https" {
 		if k.trust, err = c.trustFor(h, u); err != nil {
@@ -165,9 +199,7 @@ func (c *Client) transport(h *host, u *url.URL, viaProxy bool) (_ *http.Transpor
 	if own || viaProxy {
 		return c.pool.get(k)
 	}
-	h.learned.Lock()
-	k.guarded, k.from = true, h.reach
-	h.learned.Unlock()
+	k.guarded, k.from = true, from
 	return c.pool.get(k)
 }
 

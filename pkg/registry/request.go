@@ -239,6 +239,7 @@ func checkHop(from, to *url.URL) error {
 
 // attempt is one request and its answer.
 func (c *Client) attempt(ctx context.Context, rq *request, u *url.URL, auth string) (*http.Response, error) {
+	probing := rq.host.mayBeTLS() && sameOrigin(u, rq.host.origin())
 	resp, err := c.roundTrip(ctx, rq, u, auth)
 	if err != nil && rq.host.mayBePlain(u, err) {
 		plain := *u
@@ -251,8 +252,19 @@ func (c *Client) attempt(ctx context.Context, rq *request, u *url.URL, auth stri
 		}
 		return again, nil
 	}
-	if !rq.host.mayBeTLS() || !sameOrigin(u, rq.host.origin()) || ctx.Err() != nil {
+	if !probing || ctx.Err() != nil {
 		return resp, err
+	}
+	secure := *u
+	secure.Scheme = "https"
+	if !rq.host.mayBeTLS() { // another request found out meanwhile
+		if rq.host.origin().Scheme != "https" {
+			return resp, err
+		}
+		if resp != nil {
+			discard(resp)
+		}
+		return c.roundTrip(ctx, rq, &secure, auth)
 	}
 	// A TLS server answers a plain request with 400, or with noise, or not at all.
 	if err == nil && resp.StatusCode != http.StatusBadRequest {
@@ -272,8 +284,6 @@ func (c *Client) attempt(ctx context.Context, rq *request, u *url.URL, auth stri
 	if resp != nil {
 		discard(resp)
 	}
-	secure := *u
-	secure.Scheme = "https"
 	return c.roundTrip(ctx, rq, &secure, auth)
 }
 
@@ -281,7 +291,7 @@ func (c *Client) roundTrip(ctx context.Context, rq *request, u *url.URL, auth st
 	if c.o.Offline {
 		return nil, &localError{fmt.Errorf("%w: %s would be asked (%s %s)", ErrOffline, u.Host, rq.method, u.Path)}
 	}
-	via := viaProxy(u)
+	via := c.pool.viaProxy(u)
 	if !via && sameOrigin(u, rq.host.origin()) {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 			GotConn: func(info httptrace.GotConnInfo) { c.remember(rq.host, info.Conn) },
@@ -318,6 +328,9 @@ func (c *Client) roundTrip(ctx context.Context, rq *request, u *url.URL, auth st
 	t, err := c.transport(rq.host, u, via)
 	if err != nil {
 		w.stop()
+		if errors.Is(err, errAddress) {
+			return nil, err
+		}
 		return nil, &localError{err}
 	}
 	resp, err := t.RoundTrip(req)

@@ -32,18 +32,30 @@ func (w *watch) stop() {
 	w.cancel(nil)
 }
 
+// leastProgress is how many bytes must come within the idle time: a registry that sends one now and then is no better than
+// one that is silent.
+const leastProgress = 1 << 10
+
 // recvBody is the body of an answer under watch.
 type recvBody struct {
 	io.ReadCloser
 	w    *watch
 	idle time.Duration
+	left time.Duration // until leastProgress must be made
+	got  int           // since then
 }
 
 func (b *recvBody) Read(p []byte) (int, error) {
 	// Only the time that is spent waiting for the registry counts.
-	b.w.reset(b.idle)
+	if b.got >= leastProgress || b.left == 0 {
+		b.got, b.left = 0, b.idle
+	}
+	began := time.Now() //nolint:forbidigo // how long it waits decides when it ends, and no output
+	b.w.reset(b.left)
 	n, err := b.ReadCloser.Read(p)
 	b.w.timer.Stop()
+	b.got += n
+	b.left = max(b.left-time.Since(began), 1)
 	if err != nil && !errors.Is(err, io.EOF) {
 		if cause := context.Cause(b.w.ctx); cause != nil {
 			err = cause
