@@ -66,7 +66,7 @@ func passingError(err error) bool {
 		return op.Op != "remote error" && op.Op != "local error"
 	}
 	// net/http has no kinds for these.
-	for _, text := range []string{"server closed idle connection", "GOAWAY", "RST_STREAM", "stream error", "http2: client connection lost", "use of closed network connection", "transport connection broken"} {
+	for _, text := range []string{"server closed idle connection", "GOAWAY", "cannot rewind body after connection loss", "RST_STREAM", "stream error", "http2: client connection lost", "use of closed network connection", "transport connection broken"} {
 		if strings.Contains(err.Error(), text) {
 			return true
 		}
