@@ -90,6 +90,7 @@ var errorKinds = []struct {
 	{build.ErrLLB, exitUsage, ""},
 	{build.ErrUnsupported, exitUsage, ""},
 	{build.ErrInput, exitUsage, ""},
+	{build.ErrSSH, exitUsage, "keys with a passphrase belong into an agent: ssh-add"},
 	{platform.ErrInvalid, exitUsage, "`manifestctl emulate ls` lists the platforms"},
 	{ref.ErrInvalid, exitUsage, ""},
 	{output.ErrInvalid, exitUsage, ""},

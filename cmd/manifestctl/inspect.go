@@ -55,7 +55,7 @@ func newInspect(e *env) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&o.Raw, "raw", false, "the exact bytes of the manifest or index")
 	cmd.Flags().BoolVar(&o.Tree, "tree", false, "everything it leads to: nested indexes, attestations, artifacts, layers, sizes, all annotations")
-	cmd.Flags().StringVar(&o.Format, "format", "", "`FORMAT` json, or a Go template with .Name, .Manifest and .Image")
+	cmd.Flags().StringVarP(&o.Format, "format", "f", "", "`FORMAT` json, or a Go template with .Name, .Manifest and .Image")
 	cmd.Flags().BoolVarP(&o.Tree, "verbose", "v", false, "docker's spelling of --tree")
 	hide(cmd.Flags(), "verbose")
 	cmd.Flags().StringVarP(&want, "platform", "p", "", "`OS/ARCH[/VARIANT]` the image that a client of this platform gets; local is this machine")

@@ -29,6 +29,7 @@ type engine struct {
 	opener   *source.Opener
 	contexts map[string]string // what the worker reads, filled before anything is solved
 	pins     *pins
+	agents   *agents
 	worker   *local.Worker
 	solver   *solve.Solver
 	imported *remotecache.Cache // nil without --cache-from
@@ -61,6 +62,7 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 	}
 	e.worker = local.New(local.Options{
 		Store: st, Opener: e.opener, Contexts: e.contexts, Pins: e.pins, Secret: secrets(req, o), Remote: remote, Events: e.emit, Epoch: req.Epoch,
+		SSH: e.sshSocket, Insecure: req.Dockerfile != nil && req.Dockerfile.Allow.SecurityInsecure,
 		Sandbox: sandbox.Options{
 			Mode: o.SandboxMode, Agents: o.Parallel, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
 		},
@@ -74,7 +76,7 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 
 // close ends what the engine started.
 func (e *engine) close() error {
-	err := e.worker.Close()
+	err := errors.Join(e.worker.Close(), e.agents.close())
 	if e.imported != nil {
 		err = errors.Join(err, e.imported.Close())
 	}
@@ -95,8 +97,16 @@ func (e *engine) weight(v *graph.Vertex) int {
 	return 10
 }
 
+// sshSocket is the socket of an ssh agent.
+func (e *engine) sshSocket(id string) (string, bool) { return e.agents.socket(id) }
+
 // load makes the graph of what is to be built.
 func (e *engine) load(ctx context.Context) (b *graph.Build, err error) {
+	if d := e.req.Dockerfile; d != nil {
+		if e.agents, err = newAgents(d.SSH); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case e.req.LLB != nil:
 		b, err = e.definition()

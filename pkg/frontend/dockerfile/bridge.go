@@ -33,6 +33,7 @@ type bridge struct {
 
 	mu     sync.Mutex // guards warned, and calls of o.Capture
 	warned []warning
+	shown  *sync.Map // names of the loads that were shown: each once, whoever asks again
 }
 
 type warning struct {
@@ -79,12 +80,12 @@ func (b *bridge) Solve(ctx context.Context, req client.SolveRequest) (*client.Re
 	if err != nil {
 		return nil, err
 	}
-	local, isLocal := graph.Local{}, false
+	isLocal := false
 	if v != nil {
-		local, isLocal = v.Op.(graph.Local)
+		_, isLocal = v.Op.(graph.Local)
 	}
 	if isLocal {
-		b.loaded(v, local)
+		b.loaded(v)
 	} else if b.o.Capture != nil {
 		b.mu.Lock()
 		b.o.Capture(req.Definition)
@@ -95,11 +96,12 @@ func (b *bridge) Solve(ctx context.Context, req client.SolveRequest) (*client.Re
 }
 
 // loaded shows that files of a context are looked at, in BuildKit's words.
-func (b *bridge) loaded(v *graph.Vertex, op graph.Local) {
-	e := event.Event{Kind: event.VertexStart, ID: "read " + v.Digest().String(), Name: v.Meta.Name}
-	if op.Context == dockerfileName && strings.HasSuffix(v.Meta.Name, b.in.file) {
-		e.ID = "read " + v.Meta.Name // once for all that ask
+func (b *bridge) loaded(v *graph.Vertex) {
+	name := v.Meta.Name
+	if _, again := b.shown.LoadOrStore(name, true); again {
+		return
 	}
+	e := event.Event{Kind: event.VertexStart, ID: "read " + name, Name: name}
 	b.o.Events.Emit(e)
 	e.Kind = event.VertexDone
 	b.o.Events.Emit(e)
@@ -123,7 +125,7 @@ func (b *bridge) forward(ctx context.Context, req client.SolveRequest) (*client.
 		return nil, fmt.Errorf("%w: the frontend %q: only docker/dockerfile is built in, and others are programs of their own that need BuildKit",
 			mllb.ErrUnsupported, source)
 	}
-	again := &bridge{o: b.o, in: b.in, opts: req.FrontendOpt}
+	again := &bridge{o: b.o, in: b.in, opts: req.FrontendOpt, shown: b.shown}
 	res, err := builder.Build(ctx, again)
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	commonexptypes "github.com/moby/buildkit/exporter/exptypes"
@@ -81,7 +82,7 @@ func run(ctx context.Context, o Options, request string) (*bridge, *client.Resul
 	if err != nil {
 		return nil, nil, err
 	}
-	b := &bridge{o: o, in: in, opts: attributes(o, in)}
+	b := &bridge{o: o, in: in, opts: attributes(o, in), shown: &sync.Map{}}
 	if request != "" {
 		b.opts["requestid"] = request
 	}
