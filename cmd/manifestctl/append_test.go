@@ -1,16 +1,23 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,32 +27,84 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
+	"github.com/manifestctl/manifestctl/pkg/index"
+	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/serve"
 )
 
 // TestMergeAppend_C29_processes: processes append to one tag at the same time, are killed at any moment and run again.
-// Nobody's image is lost. MANIFESTCTL_SOAK=1 is the long form.
+// Nobody's image is lost, and whatever a reader sees is whole. MANIFESTCTL_SOAK=1 is the long form.
 func TestMergeAppend_C29_processes(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) http.Handler{"serve": servedRegistry, "docker-registry": debianRegistry} {
+		t.Run(name, func(t *testing.T) {
+			h := start(t)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				time.Sleep(rand.N(10 * time.Millisecond))
+				// As registries do that do not know conditions.
+				r.Header.Del("If-Match")
+				r.Header.Del("If-None-Match")
+				h.ServeHTTP(w, r)
+			}))
+			defer srv.Close()
+			appendByProcesses(t, strings.TrimPrefix(srv.URL, "http://"))
+		})
+	}
+}
+
+func servedRegistry(t *testing.T) http.Handler {
+	h, err := serve.Handler(t.Context(), serve.Options{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, h.Close()) })
+	return h
+}
+
+// debianRegistry is Debian's docker-registry (distribution 2.8).
+func debianRegistry(t *testing.T) http.Handler {
+	bin, err := exec.LookPath("docker-registry")
+	if err != nil {
+		t.Skip("this machine lacks Debian's package docker-registry: make deps")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := l.Addr().String()
+	require.NoError(t, l.Close())
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.yml")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n", dir, addr), 0o600))
+	cmd := exec.Command(bin, "serve", config)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended by itself
+		_ = cmd.Wait()         // says that it was killed
+	})
+	require.Eventually(t, func() bool {
+		resp, err := http.Get("http://" + addr + "/v2/")
+		if err != nil {
+			return false
+		}
+		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+	}, 30*time.Second, 20*time.Millisecond)
+	transport := &http.Transport{MaxIdleConnsPerHost: 100}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &httputil.ReverseProxy{
+		Transport: transport,
+		ErrorLog:  log.New(io.Discard, "", 0), // killed processes cut connections
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: addr})
+			r.Out.Host = r.In.Host // what it makes its addresses of
+		},
+	}
+}
+
+func appendByProcesses(t *testing.T, host string) {
+	t.Helper()
 	writers, rounds := 6, 1
 	if os.Getenv("MANIFESTCTL_SOAK") != "" {
 		writers, rounds = 50, 20
 	}
 	path, err := exec.LookPath("manifestctl")
 	require.NoError(t, err)
-	h, err := serve.Handler(t.Context(), serve.Options{Dir: t.TempDir()})
-	require.NoError(t, err)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(rand.N(10 * time.Millisecond))
-		// As registries do that do not know conditions.
-		r.Header.Del("If-Match")
-		r.Header.Del("If-None-Match")
-		h.ServeHTTP(w, r)
-	}))
-	t.Cleanup(func() {
-		srv.Close()
-		require.NoError(t, h.Close())
-	})
-	host := strings.TrimPrefix(srv.URL, "http://")
 	dir := t.TempDir()
 	images := map[string]testimage.Content{}
 	for i := range writers {
@@ -53,8 +112,10 @@ func TestMergeAppend_C29_processes(t *testing.T) {
 		images[p] = testimage.Image("linux/"+p, testimage.Layer(testimage.File("a", p)).Gzip())
 	}
 	testimage.WriteLayout(t, filepath.Join(dir, "layout"), images)
+	var killed atomic.Int64
 	for round := range rounds {
 		tag := fmt.Sprintf("%s/app:r%d", host, round)
+		stop := watchTag(t, tag)
 		var g errgroup.Group
 		for p := range images {
 			g.Go(func() error {
@@ -78,10 +139,12 @@ func TestMergeAppend_C29_processes(t *testing.T) {
 					case !errors.As(err, &exit) || exit.ExitCode() != -1: // -1: killed
 						return fmt.Errorf("%w: %s", err, stderr.String())
 					}
+					killed.Add(1)
 				}
 			})
 		}
 		require.NoError(t, g.Wait())
+		seen := stop()
 		out, err := exec.Command(path, "inspect", "--raw", tag).Output()
 		require.NoError(t, err)
 		var idx ocispec.Index
@@ -94,5 +157,47 @@ func TestMergeAppend_C29_processes(t *testing.T) {
 			assert.Equal(t, c.Desc.Digest.String(), got[p], p)
 		}
 		assert.Len(t, got, writers)
+		t.Logf("round %d: %d writers, %d killed so far, %d states of the tag seen, all whole", round, writers, killed.Load(), seen)
+	}
+}
+
+// watchTag reads a tag all the time, and requires of every state that all it names is there. stop tells how many there were.
+func watchTag(t *testing.T, tag string) (stop func() int) {
+	t.Helper()
+	client := registry.New(registry.Options{})
+	r, err := ref.Parse(tag)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	seen := map[string]bool{}
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			desc, raw, err := client.Manifest(ctx, r)
+			if err != nil || seen[desc.Digest.String()] {
+				if err != nil && !errors.Is(err, registry.ErrNotFound) && ctx.Err() == nil {
+					t.Errorf("reading %s: %v", tag, err)
+				}
+				time.Sleep(5 * time.Millisecond)
+				continue
+			}
+			seen[desc.Digest.String()] = true
+			idx, err := index.Parse(raw)
+			if err != nil {
+				t.Errorf("%s: %v", desc.Digest, err)
+				continue
+			}
+			for _, m := range idx.Manifests {
+				if has, err := client.HasManifest(ctx, r.WithDigest(m.Digest)); (!has || err != nil) && ctx.Err() == nil {
+					t.Errorf("%s was %s, which lacks %s: %v", tag, desc.Digest, m.Digest, err)
+				}
+			}
+		}
+	}()
+	return func() int {
+		cancel()
+		<-done
+		client.Close()
+		return len(seen)
 	}
 }
