@@ -172,6 +172,12 @@ func describe(r ref.Ref, resp *http.Response, raw []byte) (ocispec.Descriptor, e
 	}
 	var err error
 	desc.MediaType, err = mediaType(resp.Header.Get("Content-Type"), raw)
+	if errors.Is(err, errNeither) && r.Digest != "" {
+		// Its bytes are those that were asked for: what an index names, of a type that is not known here.
+		if header, _, perr := mime.ParseMediaType(resp.Header.Get("Content-Type")); perr == nil && strings.HasSuffix(header, "+json") {
+			desc.MediaType, err = header, nil
+		}
+	}
 	return desc, err
 }
 
@@ -212,8 +218,11 @@ func mediaType(contentType string, raw []byte) (string, error) {
 	case doc.Config != nil:
 		return ocispec.MediaTypeImageManifest, nil
 	}
-	return "", fmt.Errorf("%w: not a manifest: %s", ErrCorrupt, printable(contentType))
+	return "", fmt.Errorf("%w: not a manifest: %s: %w", ErrCorrupt, printable(contentType), errNeither)
 }
+
+// errNeither says that a document is neither an index nor a manifest.
+var errNeither = errors.New("it has neither manifests nor a config")
 
 // PushManifest puts raw under r's tag, or under its digest when r has no tag, and checks what the registry says it became.
 // An ErrBlobUnknown says that the registry misses something raw names.
