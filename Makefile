@@ -111,6 +111,11 @@ FUZZ += FuzzParseSync
 fuzz-short: ## the fuzz targets that read bytes of strangers, 10 seconds each (Go)
 	scripts/fuzz.sh 10s $(FUZZ)
 
+.PHONY: sweep
+sweep: ## kill -9 at every call that changes the disk, every flipped bit of an archive (Go, strace; an hour)
+	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 180m ./internal/e2e ./pkg/transfer -run 'TestD06_sweep|TestLoad_G01'
+	$(GO) test -count=1 -timeout 60m ./pkg/store -run TestD06
+
 .PHONY: soak
 soak: ## 50 writers of one tag, 20 rounds, killed and run again (Go, docker-registry; minutes)
 	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m ./pkg/transfer ./cmd/manifestctl -run 'TestAppend_C2|TestMergeAppend'

@@ -56,15 +56,18 @@ func Load(ctx context.Context, env Env, file string, o LoadOptions) (_ Report, e
 	if err != nil {
 		return m.report, err
 	}
-	roots, err := l.roots(ctx)
-	if err != nil {
-		return m.report, err
-	}
 	if !o.Check {
-		if err := l.checkBase(ctx, roots); err != nil {
+		roots, err := l.roots(ctx)
+		if err == nil {
+			err = l.checkBase(ctx, roots)
+		}
+		if err != nil {
 			return m.report, err
 		}
 		err = m.move(ctx, roots)
+		if err != nil {
+			return m.report, err
+		}
 	}
 	m.report.Roots = nil
 	for _, e := range l.entries {
@@ -73,7 +76,7 @@ func Load(ctx context.Context, env Env, file string, o LoadOptions) (_ Report, e
 		}
 	}
 	m.report.Requests += env.requests() - before
-	return m.report, err
+	return m.report, nil
 }
 
 // loader is what is known of an archive.
