@@ -124,6 +124,10 @@ soak: ## 50 writers of one tag, 20 rounds, killed and run again (Go, docker-regi
 ownership: ## the long package sets: root, ranges and single id give the same layers (root, make deps; an hour)
 	MANIFESTCTL_OWNERSHIP=1 $(GO) test -count=1 -timeout 120m -v ./internal/e2e -run TestSameOwners
 
+.PHONY: test-real
+test-real: ## whole Debian systems and programs of every target of Go against `verify` (Go, mmdebstrap; 400 MB, minutes)
+	MANIFESTCTL_REAL=1 $(GO) test -count=1 -timeout 60m ./pkg/verify -run 'TestRealTrees|TestGoMatrix' -v
+
 .PHONY: cross
 cross: ## compile for other systems and architectures (Go)
 	@for p in $(CROSS); do echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./cmd/... ./pkg/... ./internal/...; done
