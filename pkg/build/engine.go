@@ -63,6 +63,7 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 	e.worker = local.New(local.Options{
 		Store: st, Opener: e.opener, Contexts: e.contexts, Pins: e.pins, Secret: secrets(req, o), Remote: remote, Events: e.emit, Epoch: req.Epoch,
 		SSH: e.sshSocket, Insecure: req.Dockerfile != nil && req.Dockerfile.Allow.SecurityInsecure,
+		NoFacts: o.Verify == VerifyOff,
 		Sandbox: sandbox.Options{
 			Mode: o.SandboxMode, Agents: o.Parallel, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
 		},

@@ -34,7 +34,7 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 	read := make(chan error, 1)
 	go func() {
 		var err error
-		toc, said, err = facts.Read(ctx, pr, facts.Options{})
+		toc, said, err = w.read(ctx, pr)
 		pr.CloseWithError(err)
 		read <- err
 	}()
@@ -54,7 +54,7 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 	if err := w.putTOC(toc); err != nil {
 		return solve.Layer{}, err
 	}
-	if err := w.facts().PutFacts(said); err != nil {
+	if err := w.putFacts(said); err != nil {
 		return solve.Layer{}, err
 	}
 	return solve.Layer{DiffID: desc.Digest, Size: desc.Size}, nil
@@ -62,6 +62,22 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 
 // facts keeps what the files of layers say, gathered in the pass that makes or pulls them.
 func (w *Worker) facts() facts.Cache { return facts.Cache{Store: w.o.Store} }
+
+// read reads a layer's table of contents and, unless nobody wants them, its facts.
+func (w *Worker) read(ctx context.Context, r io.Reader) (*layer.TOC, *facts.Layer, error) {
+	if w.o.NoFacts {
+		toc, err := layer.ReadTOC(ctx, r, layer.Limits{})
+		return toc, nil, err
+	}
+	return facts.Read(ctx, r, facts.Options{})
+}
+
+func (w *Worker) putFacts(said *facts.Layer) error {
+	if said == nil {
+		return nil
+	}
+	return w.facts().PutFacts(said)
+}
 
 const tocKind = "toc"
 

@@ -46,6 +46,7 @@ type Options struct {
 	Pins     Pins // nil: names mean what they mean now
 	Pull     bool // ask for tags again that were resolved before
 	NoCache  bool
+	NoFacts  bool   // do not look at what files of layers say
 	Remote   Remote // nil: all layers are made or pulled here
 	Events   event.Sink
 }
