@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,8 +66,8 @@ func goTargets(t *testing.T) []goTarget {
 		{"linux", "riscv64", "GORISCV64=rva20u64", "", 20, false},
 		{"linux", "riscv64", "GORISCV64=rva22u64", "rva22u64", 22, true},
 		{"linux", "riscv64", "GORISCV64=rva23u64", "rva23u64", 23, true},
-		{"wasip1", "wasm", "GOWASM=satconv", "", 1, true},
-		{"windows", "386", "GO386=softfloat", "", 1, true},
+		{"wasip1", "wasm", "GOWASM=satconv", "", 0, true},
+		{"windows", "386", "GO386=softfloat", "", 0, true},
 	}
 	quick := map[string]bool{"linux/s390x": true, "windows/amd64": true, "darwin/arm64": true, "freebsd/amd64": true, "wasip1/wasm": true}
 	out, err := exec.Command("go", "tool", "dist", "list").Output()
@@ -162,6 +163,8 @@ func TestGoMatrix(t *testing.T) {
 			}
 			list, err := verify.Judge(in)
 			require.NoError(t, err)
+			// Go's programs for OpenBSD, Solaris, illumos and Android are dynamic: their loader is not in these images.
+			list = slices.DeleteFunc(list, func(f verify.Finding) bool { return f.Rule.ID == verify.RuleInterpreter.ID })
 			fits, compatible := runsOn(program, machine)
 			what := fmt.Sprintf("%s %s in %s", program.platform(), program.env, machine.platform())
 			switch {
