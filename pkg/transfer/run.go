@@ -348,6 +348,14 @@ func (s *stream) Close() error {
 	return s.ReadCloser.Close()
 }
 
+// Verifies is that of the blob, if it has one.
+func (s *stream) Verifies() digest.Digest {
+	if v, ok := s.ReadCloser.(interface{ Verifies() digest.Digest }); ok {
+		return v.Verifies()
+	}
+	return ""
+}
+
 func nameOf(s Source) string {
 	if s == nil {
 		return "the source"
