@@ -19,7 +19,10 @@ import (
 )
 
 // exceptions are the cases whose outcome differs from BuildKit's on purpose, with the reason.
-var exceptions = map[string]string{}
+var exceptions = map[string]string{
+	"errors/run_killed": "a step is no pid 1 here: an init of ours reaps what it leaves behind, so it can kill itself",
+	"errors/add_tar_cut_in_padding": "an archive that ends in the middle of a block is damaged: it is refused, not half unpacked",
+}
 
 const confirmDir = "testdata/confirm"
 
@@ -81,7 +84,16 @@ func TestDifferential(t *testing.T) {
 				})
 			}
 		})
-		writeConfirmed(t, answers)
+		all := map[string]string{}
+		recorded := readConfirmed(t)
+		for _, c := range cases { // those that were not asked keep their record, those that are gone lose it
+			if text, ok := answers[c.String()]; ok {
+				all[c.String()] = text
+			} else if text, ok := recorded[c.String()]; ok {
+				all[c.String()] = text
+			}
+		}
+		writeConfirmed(t, all)
 		return
 	}
 	compare(t, cases, bs, &ours{bin: program(t), bases: bs}, ask)
@@ -94,15 +106,15 @@ func TestDifferential(t *testing.T) {
 // compare builds every case with b and compares with what want gives, then prints how many were equal.
 func compare(t *testing.T, cases []*testCase, bs *bases, b builder, want func(*testing.T, *testCase) (text, output string)) {
 	t.Helper()
-	var mu sync.Mutex // guards equal and images
-	equal, images := 0, 0
+	var mu sync.Mutex // guards same and images
+	same, images := 0, 0
 	t.Run("cases", func(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.String(), func(t *testing.T) {
 				t.Parallel()
 				theirs, theirOut := want(t, c)
 				text, out := answer(t, b, bs, c)
-				if text != theirs {
+				if !equal(theirs, text) {
 					if why, ok := exceptions[c.String()]; ok {
 						t.Logf("differs: %s", why)
 						return
@@ -114,7 +126,7 @@ func compare(t *testing.T, cases []*testCase, bs *bases, b builder, want func(*t
 				assert.NotContains(t, exceptions, c.String(), "the exception is not needed any more")
 				mu.Lock()
 				defer mu.Unlock()
-				equal++
+				same++
 				if !strings.HasPrefix(text, "fails") {
 					images++
 				}
@@ -122,10 +134,15 @@ func compare(t *testing.T, cases []*testCase, bs *bases, b builder, want func(*t
 		}
 	})
 	fmt.Printf("differential: %d of %d Dockerfiles equal (%d images, %d failures at the same line), %d exceptions\n",
-		equal, len(cases), images, equal-images, len(exceptions))
+		same, len(cases), images, same-images, len(exceptions))
 	for name, why := range exceptions {
 		fmt.Printf("differential: exception: %s: %s\n", name, why)
 	}
+}
+
+// equal compares two outcomes. Where BuildKit fails and names no line, ours may name one.
+func equal(theirs, ours string) bool {
+	return theirs == ours || theirs == "fails\n" && strings.HasPrefix(ours, "fails at line ")
 }
 
 // program builds manifestctl.

@@ -21,7 +21,7 @@ import (
 func sources(view *layer.View, a graph.FileCopy) ([]string, error) {
 	src := cleanKeep(a.Src)
 	for _, name := range a.Required {
-		if _, err := view.Node(path.Join(src, name), true); err != nil {
+		if _, err := view.Node(path.Join("/", name), true); err != nil {
 			return nil, notFound(name, err)
 		}
 	}
@@ -135,7 +135,7 @@ func newCopier(ctx context.Context, a graph.FileCopy, own *ids) (*copier, error)
 // dirMode is the mode of directories that no source is copied to.
 func (c *copier) dirMode() int64 {
 	if c.mode != nil {
-		return int64(*c.mode)
+		return int64(*c.mode & 0o777)
 	}
 	return 0o755
 }
@@ -192,6 +192,9 @@ func (c *copier) tree(n layer.Node, dst *layer.Place, rel string, in matched, ov
 		return err
 	}
 	e := n.Entry()
+	if n.Path() == "." {
+		e.Name = "."
+	}
 	if !n.IsDir() {
 		if !include {
 			return nil
@@ -241,7 +244,7 @@ func (c *copier) tree(n layer.Node, dst *layer.Place, rel string, in matched, ov
 	if !ok {
 		return nil
 	}
-	now.ModTime = c.time(e)
+	now.ModTime = c.time(e, dst)
 	return dst.Set(now)
 }
 
@@ -310,7 +313,7 @@ func (c *copier) file(n layer.Node, e layer.Entry, dst *layer.Place) error {
 }
 
 // metadata is what the copy of e gets.
-func (c *copier) metadata(e layer.Entry, _ *layer.Place) layer.Entry {
+func (c *copier) metadata(e layer.Entry, dst *layer.Place) layer.Entry {
 	if c.own != nil {
 		e.UID, e.GID = c.own.uid, c.own.gid
 	}
@@ -321,13 +324,17 @@ func (c *copier) metadata(e layer.Entry, _ *layer.Place) layer.Entry {
 	case c.mode != nil:
 		e.Mode = int64(*c.mode) & 0o7777
 	}
-	e.ModTime = c.time(e)
+	e.ModTime = c.time(e, dst)
 	return e
 }
 
-func (c *copier) time(e layer.Entry) time.Time {
-	if c.when != nil {
+// time is what the copy of e gets. The root directory of a source has no time that an image knows: it was made just now.
+func (c *copier) time(e layer.Entry, dst *layer.Place) time.Time {
+	switch {
+	case c.when != nil:
 		return *c.when
+	case e.Name == ".":
+		return dst.Now()
 	}
 	return e.ModTime
 }

@@ -208,6 +208,14 @@ func (p *Place) change() *upperFile {
 	return p.file
 }
 
+// Now is the time of what changes now: the Upper's, or what p has when it has none.
+func (p *Place) Now() time.Time {
+	if p.u.now.IsZero() && p.file != nil {
+		return p.file.e.ModTime
+	}
+	return p.u.made()
+}
+
 // made is the time of what is made without one.
 func (u *Upper) made() time.Time {
 	if u.now.IsZero() {

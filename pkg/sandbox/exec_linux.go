@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -58,8 +59,10 @@ func (st *step) process() (*ExitError, error) {
 	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
 		return nil, fmt.Errorf("making a session keyring: %w", err)
 	}
-	if err := limitCaps(); err != nil {
-		return nil, err
+	if !st.Insecure {
+		if err := limitCaps(); err != nil {
+			return nil, err
+		}
 	}
 	if st.super != nil {
 		return st.supervised(file, [3]uintptr(files))
@@ -72,7 +75,7 @@ func (st *step) process() (*ExitError, error) {
 		}
 		attr.Sys.Credential = cred
 	}
-	if st.Limits != (Rlimits{}) {
+	if st.limited() {
 		attr.Sys.Ptrace = true // stops it after exec, to be limited before it runs
 	}
 	pid, err := syscall.ForkExec(file, st.Args, attr)
@@ -90,7 +93,18 @@ func (st *step) process() (*ExitError, error) {
 	if err != nil {
 		return nil, err
 	}
-	return exitOf(status), nil
+	return st.outcome(status), nil
+}
+
+// outcome is how the process ended, nil for success.
+func (st *step) outcome(ws unix.WaitStatus) *ExitError {
+	if len(st.OKCodes) > 0 && !ws.Signaled() {
+		if slices.Contains(st.OKCodes, ws.ExitStatus()) {
+			return nil
+		}
+		return &ExitError{Code: ws.ExitStatus()}
+	}
+	return exitOf(ws)
 }
 
 // limit sets the limits of pid, which has stopped at its exec, and lets it go. Limits of the agent itself could not be
@@ -100,11 +114,8 @@ func (st *step) limit(pid int) error {
 	if _, err := unix.Wait4(pid, &ws, 0, nil); err != nil || !ws.Stopped() {
 		return fmt.Errorf("starting a step with limits: %w", errors.Join(err, unix.ECHILD))
 	}
-	if n := st.Limits.Files; n > 0 {
-		lim := unix.Rlimit{Cur: n, Max: n}
-		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &lim, nil); err != nil {
-			return fmt.Errorf("%w: limiting open files to %d: %w: more than this user may have (ulimit -Hn)", ErrHost, n, err)
-		}
+	if err := st.setLimits(pid); err != nil {
+		return err
 	}
 	if err := unix.PtraceDetach(pid); err != nil {
 		return fmt.Errorf("starting a step with limits: %w", err)

@@ -36,7 +36,6 @@ var deviceLinks = [][2]string{
 	{"stdout", "/proc/self/fd/1"},
 	{"stderr", "/proc/self/fd/2"},
 	{"ptmx", "pts/ptmx"},
-	{"core", "/proc/kcore"},
 }
 
 // hidden are files and directories of /proc and /sys that a step has no business with; below readOnly nothing can be written.

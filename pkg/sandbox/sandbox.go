@@ -67,6 +67,10 @@ type Step struct {
 	Hosts    []Host // further lines of /etc/hosts
 	Mounts   []Mount
 	Limits   Rlimits
+	Ulimits  []Ulimit
+	ReadOnly bool  // the rootfs cannot be written to
+	Insecure bool  // the step keeps all capabilities that its user namespace has
+	OKCodes  []int // exit codes that are no failure; none: 0 alone
 	Stdout   io.Writer // nil drops
 	Stderr   io.Writer
 
@@ -90,6 +94,12 @@ type Rlimits struct {
 	Files uint64
 }
 
+// Ulimit is one limit of a step, by the name that ulimits have in docker's words: "nofile", "nproc". -1 is unlimited.
+type Ulimit struct {
+	Name       string
+	Soft, Hard int64
+}
+
 // MountKind is what a Mount puts at its target.
 type MountKind string
 
@@ -99,13 +109,15 @@ const (
 	MountOverlay MountKind = "overlay" // Lowers (and Sub in them), changes discarded
 	MountTmpfs   MountKind = "tmpfs"
 	MountData    MountKind = "data" // Data as a file: secrets, never on disk
+	// MountSocket is a unix socket of the caller's in a scratch directory, which is given to UID and GID.
+	MountSocket MountKind = "socket"
 )
 
 // Mount is one mount of a step. Targets are inside the rootfs and are resolved there, never on the host.
 type Mount struct {
 	Kind     MountKind
 	Target   string
-	Source   string   // dir: host path
+	Source   string   // dir, socket: host path
 	Lowers   []string // overlay: top first
 	Sub      string   // overlay: path inside
 	ReadOnly bool

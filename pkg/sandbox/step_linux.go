@@ -260,7 +260,17 @@ func (st *step) mounts() error {
 	if err := st.ownMounts(stage); err != nil {
 		return err
 	}
-	return st.tree.stubsMade()
+	st.tree.passing(st.Mounts)
+	if err := st.tree.stubsMade(); err != nil {
+		return err
+	}
+	if st.ReadOnly {
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return fmt.Errorf("%w: making the rootfs read-only: %w", ErrHost, err)
+		}
+	}
+	return nil
 }
 
 // openStage mounts a file system in memory over the stage directory, in this step's namespace only: what is bound
@@ -312,13 +322,14 @@ func pivotTo(root int) error {
 // ownMounts adds /etc/resolv.conf, /etc/hosts and the mounts of the step, shallow targets first.
 func (st *step) ownMounts(stage int) error {
 	ms := []Mount{{Kind: MountData, Target: "/etc/hosts", Data: st.hosts(), Mode: 0o644, ReadOnly: true}}
-	if st.HostNet {
-		conf, err := os.ReadFile("/etc/resolv.conf")
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%w: %w", ErrHost, err)
-		}
-		ms = append(ms, Mount{Kind: MountData, Target: "/etc/resolv.conf", Data: conf, Mode: 0o644, ReadOnly: true})
+	conf, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrHost, err)
 	}
+	if !st.HostNet {
+		conf = withoutLoopback(conf)
+	}
+	ms = append(ms, Mount{Kind: MountData, Target: "/etc/resolv.conf", Data: conf, Mode: 0o644, ReadOnly: true})
 	ms = append(ms, st.Mounts...)
 	depth := func(m Mount) int { return strings.Count(path.Clean("/"+m.Target), "/") }
 	slices.SortStableFunc(ms, func(a, b Mount) int { return depth(a) - depth(b) })
@@ -333,7 +344,7 @@ func (st *step) ownMounts(stage int) error {
 func (st *step) hosts() []byte {
 	host := cmp.Or(st.Hostname, DefaultHostname)
 	var b strings.Builder
-	fmt.Fprintf(&b, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n", host)
+	fmt.Fprintf(&b, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", host)
 	for _, h := range st.Hosts {
 		fmt.Fprintf(&b, "%s\t%s\n", h.IP, h.Name)
 	}

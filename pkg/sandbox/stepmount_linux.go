@@ -48,6 +48,9 @@ func (st *step) makeMount(m Mount, stage, n int) (fd int, file bool, err error) 
 			return -1, false, fmt.Errorf("%s: %w", m.Source, err)
 		}
 		file, err = isFile(fd)
+	case MountSocket:
+		fd, err = st.newSocket(m, attrs)
+		file = true
 	case MountTmpfs:
 		fd, err = st.newTmpfs(m, int(attrs))
 	case MountData:
@@ -62,6 +65,22 @@ func (st *step) makeMount(m Mount, stage, n int) (fd int, file bool, err error) 
 		err = fmt.Errorf("%w: unknown kind of mount", os.ErrInvalid)
 	}
 	return fd, file, err
+}
+
+// newSocket gives the caller's socket its owner and returns a mount of it.
+func (st *step) newSocket(m Mount, attrs uint64) (int, error) {
+	if err := st.owner(m); err != nil {
+		return -1, err
+	}
+	fd, err := bind(unix.AT_FDCWD, m.Source, attrs)
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", m.Source, err)
+	}
+	if err := unix.Fchownat(fd, "", m.UID, m.GID, unix.AT_EMPTY_PATH); err != nil && (m.UID != 0 || m.GID != 0) {
+		unix.Close(fd)
+		return -1, fmt.Errorf("owner of %s: %w", m.Source, err)
+	}
+	return fd, nil
 }
 
 func isFile(fd int) (bool, error) {

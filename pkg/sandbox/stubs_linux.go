@@ -103,6 +103,17 @@ func (t *tree) stubsMade() error {
 	return nil
 }
 
+// passing says that the standard directories on the way to a mount of the step do not stay: they were made for it.
+func (t *tree) passing(mounts []Mount) {
+	for i := range t.stubs {
+		for _, m := range mounts {
+			if strings.HasPrefix(path.Clean("/"+m.Target), "/"+t.stubs[i].name+"/") {
+				t.stubs[i].stays = false
+			}
+		}
+	}
+}
+
 // removeStubs takes the stubs out of the upper directory when the overlay is gone: what is still empty goes; a
 // directory that only they changed gets its time back, and leaves the layer when nothing else is in it. Names are
 // opened again beneath upper: the step may have put links in their place.
@@ -155,10 +166,11 @@ func (t *tree) restore(up int, name string, changed map[string]unix.Timespec) er
 	}
 	defer unix.Close(fd)
 	m := t.pre[name]
+	stubsOnly := false // nothing but making stubs changed what is in it
 	if was, ok := changed[name]; ok {
-		if was == m.after {
-			was = m.mtime
-		}
+		stubsOnly = was == m.after
+		// Not the time before the stubs: BuildKit leaves this one, and a layer holds it when something else in the
+		// directory changed.
 		if err := setMtime(fd, was); err != nil {
 			return err
 		}
@@ -170,7 +182,7 @@ func (t *tree) restore(up int, name string, changed map[string]unix.Timespec) er
 	if err != nil {
 		return err
 	}
-	if now.mode != m.mode || now.uid != m.uid || now.gid != m.gid || now.mtime != m.mtime || !maps.Equal(now.xattrs, m.xattrs) {
+	if now.mode != m.mode || now.uid != m.uid || now.gid != m.gid || now.mtime != m.mtime && !stubsOnly || !maps.Equal(now.xattrs, m.xattrs) {
 		return nil
 	}
 	if n, err := unix.Fgetxattr(fd, "user.overlay.opaque", nil); err == nil && n > 0 {

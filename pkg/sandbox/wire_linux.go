@@ -58,6 +58,10 @@ type wireStep struct {
 	Hosts     []Host
 	Mounts    []Mount
 	Limits    Rlimits
+	Ulimits   []Ulimit
+	ReadOnly  bool
+	Insecure  bool
+	OKCodes   []int
 	Stdout    bool
 	Stderr    bool
 	Diff      bool
@@ -198,7 +202,7 @@ func (s *Step) check() error {
 func (s *Step) wire() (*wireStep, error) {
 	w := &wireStep{
 		Args: s.Args, Env: s.Env, Cwd: s.Cwd, Account: s.Account, HostNet: s.HostNet, Hostname: s.Hostname, Hosts: s.Hosts,
-		Limits: s.Limits, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil, Diff: s.Diff != nil, Clamp: s.Clamp,
+		Limits: s.Limits, Ulimits: s.Ulimits, ReadOnly: s.ReadOnly, Insecure: s.Insecure, OKCodes: s.OKCodes, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil, Diff: s.Diff != nil, Clamp: s.Clamp,
 	}
 	var err error
 	abs := func(path string) string {
@@ -214,7 +218,7 @@ func (s *Step) wire() (*wireStep, error) {
 		w.Lowers = append(w.Lowers, abs(l))
 	}
 	for _, m := range s.Mounts {
-		if m.Kind == MountDir {
+		if m.Kind == MountDir || m.Kind == MountSocket {
 			m.Source = abs(m.Source)
 		}
 		lowers := m.Lowers

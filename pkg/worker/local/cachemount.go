@@ -91,13 +91,15 @@ func (s *snapshots) makeCache(ctx context.Context, dir string, m graph.Mount, in
 	if err := os.Mkdir(tree, mode); err != nil {
 		return fmt.Errorf("making the cache %q: %w", m.ID, err)
 	}
+	if m.Input == 0 || m.Mode != nil {
+		if err := os.Chmod(tree, mode); err != nil { // whatever the umask
+			return fmt.Errorf("making the cache %q: %w", m.ID, err)
+		}
+	}
 	if m.Input > 0 {
 		if err := s.seed(ctx, tree, m, inputs[m.Input]); err != nil {
 			return fmt.Errorf("filling the cache %q from %s: %w", m.ID, m.Source, err)
 		}
-	}
-	if err := os.Chmod(tree, mode); err != nil { // whatever the umask, and the source's mode
-		return fmt.Errorf("making the cache %q: %w", m.ID, err)
 	}
 	err = os.Rename(tree, dir)
 	if err == nil || errors.Is(err, os.ErrExist) || errors.Is(err, errNotEmpty) { // another build was faster

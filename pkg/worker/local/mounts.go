@@ -30,7 +30,7 @@ func (w *Worker) mounts(ctx context.Context, step *sandbox.Step, op graph.Exec, 
 		switch m.Type {
 		case graph.MountBind:
 			out.Kind, out.Sub, out.ReadOnly = sandbox.MountOverlay, m.Source, !m.Writable
-			if out.Lowers, err = w.trees.lowers(ctx, inputs[m.Input].Layers); err != nil {
+			if out.Lowers, err = w.trees.lowers(ctx, mountInput(inputs, m).Layers); err != nil {
 				return nil, err
 			}
 		case graph.MountTmpfs:
@@ -41,7 +41,17 @@ func (w *Worker) mounts(ctx context.Context, step *sandbox.Step, op graph.Exec, 
 				return nil, err
 			}
 			held = append(held, unlock)
-			out.Kind, out.Source = sandbox.MountDir, dir
+			out.Kind, out.Source, out.ReadOnly = sandbox.MountDir, dir, m.ReadOnly
+		case graph.MountSSH:
+			socket, closeSocket, err := w.agentSocket(m)
+			if err != nil {
+				return nil, err
+			}
+			if socket == "" {
+				continue
+			}
+			held = append(held, closeSocket)
+			out.Kind, out.Source = sandbox.MountSocket, socket
 		case graph.MountSecret:
 			data, ok, err := w.secret(m)
 			if err != nil {

@@ -24,12 +24,16 @@ import (
 
 // execKey is the content of the rootfs and of what is mounted from elsewhere. Secrets and cache mounts are never in it.
 func (w *Worker) execKey(ctx context.Context, op graph.Exec, inputs []solve.Result) (digest.Digest, error) {
-	parts := []digest.Digest{inputs[0].Identity()}
+	parts := []digest.Digest{inputAt(inputs, 0).Identity()}
 	for _, m := range op.Mounts {
 		if m.Type != graph.MountBind {
 			continue
 		}
-		d, err := w.pathDigest(ctx, inputs[m.Input], m.Source)
+		if m.Keyed == graph.KeyedByInput || m.Keyed == "" && m.Output > 0 {
+			parts = append(parts, mountInput(inputs, m).Identity(), digest.FromString(m.Source))
+			continue
+		}
+		d, err := w.pathDigest(ctx, mountInput(inputs, m), m.Source)
 		if err != nil {
 			return "", fmt.Errorf("bind mount at %s: %w", m.Target, err)
 		}
@@ -38,13 +42,27 @@ func (w *Worker) execKey(ctx context.Context, op graph.Exec, inputs []solve.Resu
 	return digestOf(parts...), nil
 }
 
-func (w *Worker) pathDigest(ctx context.Context, r solve.Result, path string) (_ digest.Digest, err error) {
-	view, err := w.View(ctx, r.Layers)
-	if err != nil {
-		return "", err
+// mountInput is what a mount begins with.
+func mountInput(inputs []solve.Result, m graph.Mount) solve.Result {
+	if m.Input == 0 {
+		return solve.Result{}
 	}
-	defer func() { err = errors.Join(err, view.Close()) }()
-	return view.Digest(path)
+	return inputAt(inputs, m.Input)
+}
+
+func (w *Worker) pathDigest(ctx context.Context, r solve.Result, path string) (digest.Digest, error) {
+	return w.memo(r, "tree "+path, func() (_ digest.Digest, err error) {
+		view, err := w.View(ctx, r.Layers)
+		if err != nil {
+			return "", err
+		}
+		defer func() { err = errors.Join(err, view.Close()) }()
+		n, err := view.Node(path, true)
+		if err != nil {
+			return "", err
+		}
+		return view.Digest(n.Path())
+	})
 }
 
 // exec runs a process on the rootfs of inputs[0] and commits what it changed.
@@ -53,16 +71,29 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 	if err != nil {
 		return solve.Result{}, err
 	}
-	lowers, err := w.trees.lowers(ctx, inputs[0].Layers)
+	if err := w.possible(op); err != nil {
+		return solve.Result{}, err
+	}
+	base := inputAt(inputs, 0)
+	lowers, err := w.trees.lowers(ctx, base.Layers)
 	if err != nil {
 		return solve.Result{}, err
 	}
-	step := sandbox.Step{Lowers: lowers, Args: op.Args, HostNet: op.Network == graph.NetworkHost}
+	step := sandbox.Step{
+		Lowers: lowers, Args: op.Args, HostNet: op.Network != graph.NetworkNone, Hostname: op.Hostname, ReadOnly: op.RootReadOnly,
+		Insecure: op.Security == graph.SecurityInsecure, OKCodes: op.ExitCodes,
+	}
+	for _, h := range op.Hosts {
+		step.Hosts = append(step.Hosts, sandbox.Host{IP: h.IP, Name: h.Name})
+	}
+	for _, u := range op.Ulimits {
+		step.Ulimits = append(step.Ulimits, sandbox.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
+	}
 	if op.ClampTime != nil {
 		t := time.Unix(*op.ClampTime, 0)
 		step.Clamp = &t
 	}
-	if err := w.process(ctx, &step, op, inputs[0]); err != nil {
+	if err := w.process(ctx, &step, op, base); err != nil {
 		return solve.Result{}, err
 	}
 	release, err := w.mounts(ctx, &step, op, inputs)
@@ -76,12 +107,15 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 		return solve.Result{}, err
 	}
 	step.Scratch = filepath.Join(dir, "work")
-	step.Keep = filepath.Join(dir, "fs")
 	if err := os.Mkdir(step.Scratch, 0o755); err != nil {
 		return solve.Result{}, fmt.Errorf("making a scratch directory: %w", err)
 	}
 	step.Stdout = logWriter{w, v, 1}
 	step.Stderr = logWriter{w, v, 2}
+	if op.RootReadOnly || op.RootDiscard {
+		return base, pool.Run(ctx, step)
+	}
+	step.Keep = filepath.Join(dir, "fs")
 
 	l, err := w.commit(ctx, func(out io.Writer) error {
 		step.Diff = out
@@ -90,9 +124,22 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 	if err != nil {
 		return solve.Result{}, err
 	}
-	r := inputs[0].With(l)
+	r := base.With(l)
 	w.trees.keep(ctx, dir, r)
 	return r, nil
+}
+
+// possible refuses what this worker does not do, or may not.
+func (w *Worker) possible(op graph.Exec) error {
+	switch {
+	case op.Security == graph.SecurityInsecure && !w.o.Insecure:
+		return fmt.Errorf("%w: security.insecure: allow it with --allow security.insecure", ErrNotAllowed)
+	case op.RootSource != "" && op.RootSource != "/":
+		return fmt.Errorf("%w: a directory of an input as the rootfs", errors.ErrUnsupported)
+	case len(op.Outputs()) > 0:
+		return fmt.Errorf("%w: a mount whose changes are a result", errors.ErrUnsupported)
+	}
+	return nil
 }
 
 // process sets the environment, directory and user of a step.
@@ -114,12 +161,15 @@ func (w *Worker) process(ctx context.Context, step *sandbox.Step, op graph.Exec,
 			return err
 		}
 	}
+	// The primary group is among the supplementary ones, as containerd has it.
+	step.Account.Groups = append([]int{step.Account.GID}, step.Account.Groups...)
 	home := step.Account.Home
 	if home == "" {
 		home = "/"
 	}
 	step.Env = withDefault(mergeEnv(cfg.Config.Env, op.Env), "PATH", defaultPath)
 	step.Env = withDefault(step.Env, "HOME", home)
+	step.Env = withProxies(step.Env, op.Proxy)
 	step.Cwd = op.Cwd
 	if step.Cwd == "" {
 		step.Cwd = cfg.Config.WorkingDir
@@ -132,6 +182,22 @@ func (w *Worker) process(ctx context.Context, step *sandbox.Step, op graph.Exec,
 
 // defaultPath is what BuildKit gives a process of an image that sets no PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// withProxies adds the caller's proxies, as variables of upper and of lower case, where env does not set them.
+func withProxies(env []string, p *graph.Proxy) []string {
+	if p == nil {
+		return env
+	}
+	for _, v := range []struct{ name, value string }{
+		{"HTTP_PROXY", p.HTTP}, {"HTTPS_PROXY", p.HTTPS}, {"FTP_PROXY", p.FTP}, {"NO_PROXY", p.No}, {"ALL_PROXY", p.All},
+	} {
+		if v.value != "" {
+			env = withDefault(env, v.name, v.value)
+			env = withDefault(env, strings.ToLower(v.name), v.value)
+		}
+	}
+	return env
+}
 
 // withDefault adds a variable that env does not have.
 func withDefault(env []string, name, value string) []string {

@@ -33,10 +33,8 @@ func (w *Worker) git(ctx context.Context, op graph.Git) (_ solve.Result, err err
 	if req.Authorization, err = w.gitAuthorization(op); err != nil {
 		return solve.Result{}, err
 	}
-	if op.SSHAgent != "" && w.o.SSH != nil {
-		if socket, ok := w.o.SSH(op.SSHAgent); ok {
-			req.SSHSocket = socket
-		}
+	if op.SSHAgent != "" {
+		req.SSHSocket, _ = w.agent(op.SSHAgent)
 	}
 	g, err := source.NewGit(dir, req)
 	if err != nil {

@@ -31,6 +31,9 @@ import (
 // ErrSecret is the kind of "a step needs a secret that was not given".
 var ErrSecret = errors.New("missing secret")
 
+// ErrNotAllowed is the kind of "a step wants what nobody allowed".
+var ErrNotAllowed = errors.New("not allowed")
+
 // Options is what a worker works with. Store and Opener are required.
 type Options struct {
 	Store    *store.Store
