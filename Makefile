@@ -18,7 +18,7 @@ CROSS := linux/arm64 linux/riscv64 darwin/arm64 windows/amd64
 # change the user themselves.
 ROOTLESS := ./pkg/emulate ./pkg/layer ./pkg/output ./pkg/source ./pkg/store ./pkg/worker/... ./pkg/build ./cmd/manifestctl
 # All packages but the tests of the whole program, which need peers and minutes.
-UNIT = $$($(GO) list ./... | grep -v /internal/e2e)
+UNIT = $$($(GO) list ./... | grep -v -e /internal/e2e -e /internal/differential)
 # What reads bytes of strangers, for the short run in make test.
 FUZZ += FuzzApply
 FUZZ += FuzzBundle
@@ -79,7 +79,7 @@ unit: ## all tests but those of the whole program (Go; more of them run with the
 
 .PHONY: e2e
 e2e: ## the program beside its peers, as root and as ordinary users (Go, make deps; minutes)
-	$(GO) test -timeout 20m ./internal/e2e
+	$(GO) test -timeout 20m ./internal/e2e ./internal/differential
 
 .PHONY: conformance
 conformance: ## the distribution specification's own tests against serve, fresh, with what they print (Go, apache2-utils)
@@ -127,6 +127,14 @@ ownership: ## the long package sets: root, ranges and single id give the same la
 .PHONY: test-real
 test-real: ## whole Debian systems and programs of every target of Go against `verify` (Go, mmdebstrap; 400 MB, minutes)
 	MANIFESTCTL_REAL=1 $(GO) test -count=1 -timeout 60m ./pkg/verify -run 'TestRealTrees|TestGoMatrix' -v
+
+.PHONY: differential
+differential: ## Dockerfiles built by a real BuildKit and by us: equal configs and layers (root, runc, busybox-static; minutes)
+	MANIFESTCTL_DIFFERENTIAL=ask $(GO) test -count=1 -timeout 60m ./internal/differential -run TestDifferential
+
+.PHONY: differential-record
+differential-record: ## write down what BuildKit answers, for tests without it; look at git diff
+	MANIFESTCTL_DIFFERENTIAL=record $(GO) test -count=1 -timeout 60m ./internal/differential -run TestDifferential
 
 .PHONY: cross
 cross: ## compile for other systems and architectures (Go)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 
@@ -153,10 +154,11 @@ func (d *differ) same(e *Entry, st *unix.Stat_t, fd int, base string, in *level)
 	return sameBytes(fd, in.base, base)
 }
 
-// sameStat compares what BuildKit compares: type, mode, owner, device and capability.
+// sameStat compares what BuildKit compares (type, mode, owner, device and capability), and the other attributes that
+// layers of ours keep.
 func sameStat(a, b *Entry) bool {
 	return a.Type == b.Type && a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && a.Major == b.Major && a.Minor == b.Minor &&
-		a.Xattrs[xattrCapability] == b.Xattrs[xattrCapability]
+		maps.Equal(a.Xattrs, b.Xattrs)
 }
 
 // sameDir reports whether the base has the same directory, whatever its time, and opens it for sub.

@@ -68,9 +68,9 @@ type Step struct {
 	Mounts   []Mount
 	Limits   Rlimits
 	Ulimits  []Ulimit
-	ReadOnly bool  // the rootfs cannot be written to
-	Insecure bool  // the step keeps all capabilities that its user namespace has
-	OKCodes  []int // exit codes that are no failure; none: 0 alone
+	ReadOnly bool      // the rootfs cannot be written to
+	Insecure bool      // the step keeps all capabilities that its user namespace has
+	OKCodes  []int     // exit codes that are no failure; none: 0 alone
 	Stdout   io.Writer // nil drops
 	Stderr   io.Writer
 

@@ -170,7 +170,10 @@ func (t *tree) restore(up int, name string, changed map[string]unix.Timespec) er
 	if was, ok := changed[name]; ok {
 		stubsOnly = was == m.after
 		// Not the time before the stubs: BuildKit leaves this one, and a layer holds it when something else in the
-		// directory changed.
+		// directory changed. The root is in no layer.
+		if stubsOnly && name == "." {
+			was = m.mtime
+		}
 		if err := setMtime(fd, was); err != nil {
 			return err
 		}

@@ -24,12 +24,12 @@ func (st *step) supervised(file string, files [3]uintptr) (*ExitError, error) {
 		return nil, fmt.Errorf("looking at the rootfs: %w", err)
 	}
 	attr := forkAttr{files: files, slack: firstSlack, nofile: st.first.nofile, listen: notifyProgram(hostABIs), flags: superviseFlags}
-	if n := st.Limits.Files; n > 0 {
-		attr.nofile = &unix.Rlimit{Cur: n, Max: n}
-	}
-	attr.ready = func(_, listener int, errno syscall.Errno) error {
+	attr.ready = func(pid, listener int, errno syscall.Errno) error {
 		if errno != 0 {
 			return fmt.Errorf("%w: the supervisor's filter: %w", ErrHost, errno)
+		}
+		if err := st.setLimits(pid); err != nil {
+			return err
 		}
 		st.super.start(listener)
 		return nil
@@ -42,7 +42,7 @@ func (st *step) supervised(file string, files [3]uintptr) (*ExitError, error) {
 	if err != nil {
 		return nil, err
 	}
-	return exitOf(status), nil
+	return st.outcome(status), nil
 }
 
 // trySupervisor does once what every step will need: a listener (there is one at most in a chain of filters), reading and
