@@ -270,6 +270,9 @@ func (r *run) blob(ctx context.Context, desc ocispec.Descriptor, from Source) er
 			return &stream{ReadCloser: rc, leave: leave, ctx: ctx, pace: r.mover.o.Pace}, nil
 		}
 		moved, err := r.sink.putBlob(ctx, desc, open, from.Ref())
+		if errors.Is(err, registry.ErrMirror) && ctx.Err() == nil {
+			moved, err = r.sink.putBlob(ctx, desc, open, from.Ref()) // nothing was kept of it, and now another place is asked
+		}
 		if err != nil {
 			return err
 		}
