@@ -32,8 +32,10 @@ func (m mirrored) Places(r ref.Ref, pull bool) ([]registry.Place, error) {
 func TestCopy_C32_lyingMirror(t *testing.T) {
 	t.Parallel()
 	for name, to := range map[string]func(t *testing.T, env Env) ref.Ref{
-		"a layout":   func(t *testing.T, _ Env) ref.Ref { return at(t, "oci:%s:1", filepath.Join(t.TempDir(), "out")) },
-		"a registry": func(t *testing.T, _ Env) ref.Ref { return at(t, "%s/copy:1", testregistry.New(t, testregistry.Options{}).Host) },
+		"a layout": func(t *testing.T, _ Env) ref.Ref { return at(t, "oci:%s:1", filepath.Join(t.TempDir(), "out")) },
+		"a registry": func(t *testing.T, _ Env) ref.Ref {
+			return at(t, "%s/copy:1", testregistry.New(t, testregistry.Options{}).Host)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			env := newEnv(t)
