@@ -240,8 +240,9 @@ func (r *Reader) read(ctx context.Context, img source.Image, desc ocispec.Descri
 	if desc.Digest == diffID && strings.HasSuffix(desc.MediaType, ".tar") { // the blob is the tar, and its reader verifies it
 		o.DiffID = diffID
 	}
-	toc, f, err := facts.Read(ctx, tar, o)
-	if err := errors.Join(err, tar.Close()); err != nil {
+	in := newAhead(tar)
+	toc, f, err := facts.Read(ctx, in, o)
+	if err := errors.Join(err, in.Close(), tar.Close()); err != nil {
 		return nil, nil, err
 	}
 	// A decoder reads to the end; so does whoever reads a plain tar.
