@@ -8,14 +8,12 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/frontend/dockerfile"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/remotecache"
-	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/source"
 	"github.com/manifestctl/manifestctl/pkg/store"
@@ -64,9 +62,7 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 		Store: st, Opener: e.opener, Contexts: e.contexts, Pins: e.pins, Secret: secrets(req, o), Remote: remote, Events: e.emit, Epoch: req.Epoch,
 		SSH: e.sshSocket, Insecure: req.Dockerfile != nil && req.Dockerfile.Allow.SecurityInsecure,
 		NoFacts: o.Verify == VerifyOff,
-		Sandbox: sandbox.Options{
-			Mode: o.SandboxMode, Agents: o.Parallel, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
-		},
+		Sandbox: sandboxOptions(ctx, o),
 	})
 	e.solver = solve.New(e.worker, cache, solve.Options{
 		Parallel: o.Parallel, NoCache: o.NoCache && req.Dockerfile == nil, KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,

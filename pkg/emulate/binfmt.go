@@ -14,6 +14,7 @@ import (
 
 // Handler is one line for binfmt_misc's register file.
 type Handler struct {
+	Arch  string // as in platform.Platform
 	Name  string
 	Magic []byte
 	Mask  []byte

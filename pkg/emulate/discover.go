@@ -51,7 +51,11 @@ func newSearch(ctx context.Context, o Options) *search {
 	if path == "" {
 		path = defaultPath
 	}
-	return &search{ctx: ctx, o: o, machine: Machine(), dirs: filepath.SplitList(path), emulators: map[string]found{}}
+	dirs := filepath.SplitList(path)
+	if o.Dir != "" {
+		dirs = append([]string{o.Dir}, dirs...)
+	}
+	return &search{ctx: ctx, o: o, machine: Machine(), dirs: dirs, emulators: map[string]found{}}
 }
 
 // support says how p runs: the ladder, top first.
@@ -79,12 +83,16 @@ func (s *search) support(p platform.Platform) Support {
 		r.Reason = "qemu does not emulate AVX-512"
 		return r
 	}
+	if s.o.Mode == Off {
+		r.Reason = "emulation is turned off (--emulation none)"
+		return r
+	}
 	e := s.emulator(m)
-	if e.path != "" {
+	if e.path != "" && s.o.Mode != HostOnly {
 		r.How, r.Path, r.Version = Private, e.path, version(s.ctx, e.path)
 		return r
 	}
-	if len(s.o.Emulators) == 0 && !s.anyEmulator() {
+	if s.o.Mode == HostOnly || s.o.Mode == Auto && len(s.o.Emulators) == 0 && !s.anyEmulator() {
 		for _, h := range s.hostEntries() {
 			if h.runs(m) {
 				r.How, r.Path = Host, h.interpreter
@@ -93,6 +101,9 @@ func (s *search) support(p platform.Platform) Support {
 		}
 	}
 	r.Reason = e.reason
+	if s.o.Mode == HostOnly {
+		r.Reason = "the host has no handler for it with flag F (--emulation host)"
+	}
 	return r
 }
 

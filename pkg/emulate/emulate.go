@@ -30,9 +30,36 @@ type How string
 const (
 	Native  How = "native"
 	Private How = "private" // our own binfmt_misc instance
+	Ptrace  How = "ptrace"  // execve is rewritten by a tracer
 	Host    How = "host"    // a handler registered on the host with the F flag
 	None    How = "none"
 )
+
+// Mode is which rungs may be used.
+type Mode string
+
+// The modes.
+const (
+	Auto        Mode = "" // the first that works: private, ptrace, host
+	PrivateOnly Mode = "private"
+	PtraceOnly  Mode = "ptrace"
+	HostOnly    Mode = "host"
+	Off         Mode = "none"
+)
+
+// ParseMode reads a mode; "auto" is [Auto].
+func ParseMode(s string) (Mode, error) {
+	switch m := Mode(s); m {
+	case Auto, PrivateOnly, PtraceOnly, HostOnly, Off:
+		return m, nil
+	case "auto":
+		return Auto, nil
+	}
+	return "", fmt.Errorf("%w: emulation %q: there are auto, private, ptrace, host and none", ErrMode, s)
+}
+
+// ErrMode reports an unknown mode.
+var ErrMode = errors.New("unknown mode")
 
 // Support is what this host can do for one platform.
 type Support struct {
@@ -47,6 +74,8 @@ type Support struct {
 type Options struct {
 	Emulators map[string]string // architecture → path, from --emulator ARCH=PATH
 	Path      string            // where to look; "" means $PATH as given by the caller's environment
+	Mode      Mode
+	Dir       string // where [Install] put emulators, looked into before Path; "" means nowhere
 }
 
 // List reports on every platform of the table, native first.
@@ -86,7 +115,7 @@ func Handlers(ctx context.Context, o Options) []Handler {
 			continue
 		}
 		magic, mask := m.pattern()
-		hs = append(hs, Handler{Name: "manifestctl-" + m.arch, Magic: magic, Mask: mask, Path: e.path, Flags: "FPOC"})
+		hs = append(hs, Handler{Arch: m.arch, Name: "manifestctl-" + m.arch, Magic: magic, Mask: mask, Path: e.path, Flags: "FPOC"})
 	}
 	return hs
 }

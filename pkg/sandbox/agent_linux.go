@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
@@ -73,6 +74,8 @@ type server struct {
 	proc   int                       // a procfs of our pid namespace, nowhere attached; -1 where the kernel refuses it
 	first  func() (*initProc, error) // of the pid namespace that steps run in
 
+	emulators  []emulator
+	tracing    bool  // emulators are put in by the tracer
 	hostProc   int   // where proc is refused: the /proc that we were started with
 	supervised error // single uid: why owners cannot be kept; nil: they can
 }
@@ -172,10 +175,9 @@ func (s *server) hello(h *hello, r *reply) error {
 		s.supervised = s.trySupervisor()
 		r.Supervisor = toWire(s.supervised)
 	}
-	if len(h.Handlers) > 0 {
-		s.binfmt, err = registerHandlers(h.Handlers)
-		r.Emulation = toWire(err)
-	}
+	s.emulators = h.Emulators
+	r.How, err = s.emulate(h)
+	r.Emulation = toWire(err)
 	return nil
 }
 
@@ -199,6 +201,35 @@ func closeInherited() {
 			unix.Close(fd)
 		}
 	}
+}
+
+// emulate takes the first rung that works: handlers of our own, the tracer, the host's handlers.
+func (s *server) emulate(h *hello) (how emulate.How, err error) {
+	want := h.Emulation
+	if want == emulate.Off {
+		s.binfmt, _ = registerHandlers(nil) // hides the host's
+		return emulate.None, nil
+	}
+	if len(h.Handlers) == 0 || want == emulate.HostOnly {
+		return emulate.Host, nil
+	}
+	if want == emulate.Auto || want == emulate.PrivateOnly {
+		if s.binfmt, err = registerHandlers(h.Handlers); err == nil {
+			return emulate.Private, nil
+		}
+		if want == emulate.PrivateOnly {
+			return emulate.None, err
+		}
+	}
+	traceErr := tryTracer()
+	if traceErr == nil {
+		s.tracing = true
+		return emulate.Ptrace, nil
+	}
+	if want == emulate.PtraceOnly {
+		return emulate.None, traceErr
+	}
+	return emulate.Host, errors.Join(err, traceErr)
 }
 
 // registerHandlers makes a binfmt_misc instance for this user namespace, nowhere attached, and fills it. The host's

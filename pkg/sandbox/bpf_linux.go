@@ -19,17 +19,21 @@ const (
 )
 
 // notifyProgram is the filter: the calls of the tables are reported, denied ones do not exist, all others are as they were.
-func notifyProgram(abis []abi) []unix.SockFilter {
+// An execve that a tracer stops at must not be reported as well: the report would be all that happens.
+func notifyProgram(abis []abi, traced bool) []unix.SockFilter {
 	allow := unix.SockFilter{Code: bpfRet, K: unix.SECCOMP_RET_ALLOW}
 	notify := unix.SockFilter{Code: bpfRet, K: unix.SECCOMP_RET_USER_NOTIF}
 	deny := unix.SockFilter{Code: bpfRet, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
 	var prog []unix.SockFilter
-	for _, a := range abis {
+	for i, a := range abis {
 		body := []unix.SockFilter{{Code: bpfLoad, K: dataNr}}
 		for _, nr := range a.deny {
 			body = append(body, unix.SockFilter{Code: bpfJeq, K: nr, Jf: 1}, deny)
 		}
 		for _, c := range a.calls {
+			if c.op == opExec && traced && i == 0 {
+				continue
+			}
 			if c.when == nil {
 				body = append(body, unix.SockFilter{Code: bpfJeq, K: c.nr, Jf: 1}, notify)
 				continue

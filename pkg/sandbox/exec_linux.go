@@ -64,17 +64,11 @@ func (st *step) process() (*ExitError, error) {
 			return nil, err
 		}
 	}
-	if st.super != nil {
-		return st.supervised(file, [3]uintptr(files))
+	if st.super != nil || st.srv.tracing {
+		return st.watched(file, [3]uintptr(files))
 	}
 	attr := &syscall.ProcAttr{Env: st.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
-	if st.Account.UID != 0 || st.Account.GID != 0 || len(st.Account.Groups) > 0 && st.srv.mode != ModeSingle {
-		cred := &syscall.Credential{Uid: uint32(st.Account.UID), Gid: uint32(st.Account.GID)}
-		for _, g := range st.Account.Groups {
-			cred.Groups = append(cred.Groups, uint32(g))
-		}
-		attr.Sys.Credential = cred
-	}
+	attr.Sys.Credential = st.credential()
 	if st.limited() {
 		attr.Sys.Ptrace = true // stops it after exec, to be limited before it runs
 	}
@@ -105,6 +99,14 @@ func (st *step) outcome(ws unix.WaitStatus) *ExitError {
 		return &ExitError{Code: ws.ExitStatus()}
 	}
 	return exitOf(ws)
+}
+
+// credential is who the step's process is, where ids are real; nil: root, as its parent.
+func (st *step) credential() *syscall.Credential {
+	if st.Account.UID == 0 && st.Account.GID == 0 && (len(st.Account.Groups) == 0 || st.srv.mode == ModeSingle) {
+		return nil
+	}
+	return &syscall.Credential{Uid: uint32(st.Account.UID), Gid: uint32(st.Account.GID), Groups: groups32(st.Account.Groups)}
 }
 
 // limit sets the limits of pid, which has stopped at its exec, and lets it go. Limits of the agent itself could not be

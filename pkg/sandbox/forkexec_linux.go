@@ -28,11 +28,14 @@ func afterForkInChild()
 // forkAttr is what the child does before it executes.
 type forkAttr struct {
 	files  [3]uintptr
-	slack  uintptr           // PR_SET_TIMERSLACK (supervisor); 0: as inherited
-	nofile *unix.Rlimit      // nil: as inherited
+	slack  uintptr      // PR_SET_TIMERSLACK (supervisor); 0: as inherited
+	nofile *unix.Rlimit // nil: as inherited
+	cred   *syscall.Credential
 	listen []unix.SockFilter // a filter whose listener the parent gets
 	filter []unix.SockFilter // another one
 	flags  uintptr           // of the listener's filter
+	// executed, when set, gets the outcome of the execve instead of the caller, who is its tracer and has to let it happen.
+	executed chan error
 	// ready is called while the child waits, with the listener's descriptor (-1 when it could not be had, and why).
 	ready func(pid, listener int, errno syscall.Errno) error
 }
@@ -55,7 +58,12 @@ func forkExec(file string, args, env []string, attr forkAttr) (pid int, err erro
 	if err := unix.Pipe2(said[:], unix.O_CLOEXEC); err != nil {
 		return 0, err
 	}
-	defer unix.Close(said[0])
+	handed := false
+	defer func() {
+		if !handed {
+			unix.Close(said[0])
+		}
+	}()
 	if err := unix.Pipe2(told[:], unix.O_CLOEXEC); err != nil {
 		unix.Close(said[1])
 		return 0, err
@@ -64,6 +72,12 @@ func forkExec(file string, args, env []string, attr forkAttr) (pid int, err erro
 	c := &forkChild{
 		path: path, argv: &argv[0], envp: &envp[0], files: attr.files, slack: attr.slack, nofile: attr.nofile,
 		said: uintptr(said[1]), told: uintptr(told[0]), flags: attr.flags,
+	}
+	if attr.cred != nil {
+		c.become, c.uid, c.gid, c.groups = true, uintptr(attr.cred.Uid), uintptr(attr.cred.Gid), uintptr(len(attr.cred.Groups))
+		if len(attr.cred.Groups) > 0 {
+			c.list = &attr.cred.Groups[0]
+		}
 	}
 	if len(attr.listen) > 0 {
 		c.listen = &unix.SockFprog{Len: uint16(len(attr.listen)), Filter: &attr.listen[0]}
@@ -89,6 +103,7 @@ func forkExec(file string, args, env []string, attr forkAttr) (pid int, err erro
 		}
 		return 0, err
 	}
+	handed = attr.executed != nil
 	return pid, nil
 }
 
@@ -112,10 +127,20 @@ func (a *forkAttr) handshake(pid, said, told int) error {
 	if _, err := unix.Write(told, []byte{1}); err != nil {
 		return fmt.Errorf("starting a step: %w", err)
 	}
-	if _, _, err = hear(said); errors.Is(err, errHungUp) {
+	outcome := func() error {
+		if _, _, err := hear(said); !errors.Is(err, errHungUp) {
+			return err
+		}
 		return nil // it is another program now
 	}
-	return err
+	if a.executed == nil {
+		return outcome()
+	}
+	go func() {
+		a.executed <- outcome()
+		unix.Close(said)
+	}()
+	return nil
 }
 
 // forkFailed marks the number of an error that ended the child.
@@ -159,6 +184,10 @@ type forkChild struct {
 	slack          uintptr
 	nofile         *unix.Rlimit
 	listen, filter *unix.SockFprog
+	become         bool
+	uid, gid       uintptr
+	groups         uintptr
+	list           *uint32
 	flags          uintptr
 	said, told     uintptr
 	msg            int64
@@ -212,6 +241,17 @@ func (c *forkChild) fork() (int, syscall.Errno) {
 	fd, _, errno = syscall.RawSyscall(syscall.SYS_READ, c.told, uintptr(unsafe.Pointer(&c.ack)), 1)
 	if errno != 0 || fd != 1 {
 		goto exit
+	}
+	if c.become {
+		if _, _, errno = syscall.RawSyscall(syscall.SYS_SETGROUPS, c.groups, uintptr(unsafe.Pointer(c.list)), 0); errno != 0 {
+			goto fail
+		}
+		if _, _, errno = syscall.RawSyscall(syscall.SYS_SETRESGID, c.gid, c.gid, c.gid); errno != 0 {
+			goto fail
+		}
+		if _, _, errno = syscall.RawSyscall(syscall.SYS_SETRESUID, c.uid, c.uid, c.uid); errno != 0 {
+			goto fail
+		}
 	}
 	_, _, errno = syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(c.path)), uintptr(unsafe.Pointer(c.argv)), uintptr(unsafe.Pointer(c.envp)))
 fail:

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
@@ -25,6 +26,7 @@ type Pool struct {
 	exe   *os.File
 	slots chan struct{} // one token for each agent that may be busy
 
+	how        emulate.How
 	emulation  error // of the first agent's binfmt_misc instance
 	supervisor error // of the first agent, with a single uid
 
@@ -54,6 +56,7 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 		p.plan = pl
 		a, err := p.start(ctx)
 		if err == nil {
+			p.how = a.how
 			p.emulation, p.supervisor = a.emulation, a.supervisor
 			p.idle = append(p.idle, a)
 			return p, nil
@@ -106,6 +109,9 @@ func (p *Pool) SnapshotKey() string { return p.plan.key() }
 // Emulation reports why the handlers of Options could not be registered in an instance of our own; nil when they are
 // (or there are none). Programs of foreign platforms then run only where the host has handlers.
 func (p *Pool) Emulation() error { return p.emulation }
+
+// Emulator says by what means programs of foreign platforms run in steps.
+func (p *Pool) Emulator() emulate.How { return p.how }
 
 // Owners reports why files and processes of a step can only be root's; nil when they can be anybody's.
 func (p *Pool) Owners() error { return p.supervisor }

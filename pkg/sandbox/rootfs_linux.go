@@ -202,6 +202,31 @@ func (t *tree) mountDev(mapped int64) error {
 	return nil
 }
 
+// addEmulators puts the emulators that a tracer executes into /dev.
+func (t *tree) addEmulators(emulators []emulator) error {
+	dev, err := unix.Openat(t.fd, "dev", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening /dev: %w", err)
+	}
+	defer unix.Close(dev)
+	for _, e := range emulators {
+		m, err := bind(unix.AT_FDCWD, e.Path, attrRO|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+		if err != nil {
+			return fmt.Errorf("%w: emulator %s: %w", ErrHost, e.Path, err)
+		}
+		fd, err := unix.Openat(dev, e.name(), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o755)
+		if err == nil {
+			err = attach(m, fd)
+			unix.Close(fd)
+		}
+		unix.Close(m)
+		if err != nil {
+			return fmt.Errorf("%w: emulator %s: %w", ErrHost, e.Path, err)
+		}
+	}
+	return nil
+}
+
 func devMount(dev int, name, fstype string, attrs int, options []string) error {
 	m, err := newMount(fstype, attrs, options...)
 	if err != nil {

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testuser"
+	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
@@ -154,28 +156,80 @@ func TestAccount(t *testing.T) {
 
 func TestEmulation(t *testing.T) {
 	machines := map[string]string{"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "riscv64": "riscv64", "s390x": "s390x"}
+	for arch := range machines {
+		probe(t, arch)
+	}
 	testuser.Each(t, func(t *testing.T) {
-		b := newBox(t)
-		require.NoError(t, b.pool.Emulation())
-		for arch, uname := range machines {
-			t.Run(arch, func(t *testing.T) {
-				b.install(arch, "bin/probe-"+arch)
-				s := b.step("uname", "--", "self", "uname", "--", "args")
-				s.Args[0] = "probe-" + arch
+		for _, mode := range []emulate.Mode{emulate.PrivateOnly, emulate.PtraceOnly} {
+			if mode == emulate.PtraceOnly && !canTrace {
+				t.Logf("%s has no tracer", runtime.GOARCH)
+				continue
+			}
+			b := boxOf(t, newPool(t, Options{Emulation: mode}))
+			require.NoError(t, b.pool.Emulation())
+			assert.Equal(t, string(mode), string(b.pool.Emulator()))
+			b.install("arm64", "bin/probe-arm64")
+			for name, script := range map[string]string{
+				"script": "#!/bin/probe-arm64 echo\n", "deep": "#! /bin/script  two words \n", "own": "#!/bin/probe echo\n", "bad": "#!/absent\n", "loop": "#!/bin/loop\n",
+			} {
+				require.NoError(t, os.WriteFile(b.root+"/bin/"+name, []byte(script), 0o755))
+			}
+			require.NoError(t, os.WriteFile(b.root+"/bin/plain", []byte("#!/bin/probe-arm64 echo\n"), 0o644))
+			for arch, uname := range machines {
+				t.Run(string(mode)+" "+arch, func(t *testing.T) {
+					b.install(arch, "bin/probe-"+arch)
+					s := b.step("uname", "--", "self", "uname", "--", "daemon", "sleep", "60000", "--", "args")
+					s.Args[0] = "probe-" + arch
+					r := b.run(s)
+					require.NoError(t, r.failure, "%s: install qemu-user-static", r.err)
+					line := uname + " " + arch + "\n"
+					assert.True(t, strings.HasPrefix(r.out, line+line+"\"probe-"+arch+"\"\n"), r.out)
+				})
+			}
+			for name, tc := range map[string]struct {
+				args []string
+				out  string
+				code int
+			}{
+				"a foreign script":                 {args: []string{"script", "x"}, out: "/bin/script x\n"},
+				"a script of a script":             {args: []string{"/bin/deep", "x", "y"}, out: "/bin/script two words /bin/deep x y\n"},
+				"a script for this machine":        {args: []string{"own", "x"}, out: "/bin/own x\n"},
+				"from native to foreign":           {args: []string{"probe", "exec", "/bin/probe-arm64", "uname"}, out: "aarch64 arm64\n"},
+				"from foreign to native":           {args: []string{"probe-arm64", "exec", "/bin/probe", "uname"}, out: "x86_64 amd64\n"},
+				"a relative name":                  {args: []string{"probe", "chdir", "/bin", "--", "exec", "./script", "x"}, out: "./script x\n"},
+				"an exit code":                     {args: []string{"probe-arm64", "exit", "7"}, code: 7},
+				"a script without its interpreter": {args: []string{"probe-arm64", "exec", "/bin/bad"}, code: 1},
+				"a script of itself":               {args: []string{"probe-arm64", "exec", "/bin/loop"}, code: 1},
+				"not executable":                   {args: []string{"probe-arm64", "exec", "/bin/plain"}, code: 1},
+				"nothing there":                    {args: []string{"probe-arm64", "exec", "/bin/absent"}, code: 1},
+			} {
+				t.Run(string(mode)+" "+name, func(t *testing.T) {
+					s := b.step()
+					s.Args = tc.args
+					r := b.run(s)
+					assert.Equal(t, tc.out, r.out)
+					if tc.code == 0 {
+						require.NoError(t, r.failure, r.err)
+						return
+					}
+					var exit *ExitError
+					require.ErrorAs(t, r.failure, &exit)
+					assert.Equal(t, tc.code, exit.Code)
+				})
+			}
+			t.Run(string(mode)+" as another user", func(t *testing.T) {
+				s := b.step("id", "--", "self", "id")
+				s.Args[0] = "probe-arm64"
+				s.Account = layer.Account{UID: 1000, GID: 1001}
 				r := b.run(s)
-				require.NoError(t, r.failure, "%s: install qemu-user-static", r.err)
-				line := uname + " " + arch + "\n"
-				assert.True(t, strings.HasPrefix(r.out, line+line+"\"probe-"+arch+"\"\n"), r.out)
+				require.NoError(t, r.failure, r.err)
+				assert.Equal(t, "1000 1000 1001 1001 []\n1000 1000 1001 1001 []\n", r.out)
 			})
 		}
-		t.Run("a foreign script", func(t *testing.T) {
-			b.install("arm64", "bin/probe-arm64")
-			require.NoError(t, os.WriteFile(b.root+"/bin/script", []byte("#!/bin/probe-arm64 echo\n"), 0o755))
-			s := b.step()
-			s.Args = []string{"script", "x"}
-			r := b.run(s)
-			require.NoError(t, r.failure, r.err)
-			assert.Equal(t, "/bin/script x\n", r.out)
-		})
+		off := boxOf(t, newPool(t, Options{Emulation: emulate.Off}))
+		off.install("arm64", "bin/probe-arm64")
+		s := off.step("uname")
+		s.Args[0] = "probe-arm64"
+		require.ErrorIs(t, off.run(s).failure, emulate.ErrNoEmulator)
 	})
 }

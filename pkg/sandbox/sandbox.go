@@ -49,9 +49,12 @@ const (
 type Options struct {
 	Mode     Mode // "" probes: root, ranges, single
 	Handlers []emulate.Handler
-	Agents   int    // most agents at once; 0 means NumCPU
-	Path     string // where newuidmap is looked for; "" means $PATH
-	Dir      string // Probe tests the file system of this directory; "" means that of the temporary directory
+
+	Emulation emulate.Mode // "" takes the first rung that works
+
+	Agents int    // most agents at once; 0 means NumCPU
+	Path   string // where newuidmap is looked for; "" means $PATH
+	Dir    string // Probe tests the file system of this directory; "" means that of the temporary directory
 }
 
 // Step is one process to run in a rootfs made of directories.

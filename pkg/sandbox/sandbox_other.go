@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
@@ -37,6 +38,9 @@ func (p *Pool) SnapshotKey() string { return "" }
 
 // Emulation reports that there is none.
 func (p *Pool) Emulation() error { return errOS }
+
+// Emulator is none outside of linux.
+func (p *Pool) Emulator() emulate.How { return emulate.None }
 
 // Owners reports that there are none.
 func (p *Pool) Owners() error { return errOS }

@@ -19,6 +19,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/emulate"
 )
 
 // agentName is argv[0] of an agent; agentFD is its socket. Together they tell [Main] what this process is. No
@@ -37,6 +39,7 @@ type agent struct {
 	codec *codec
 	proc  *os.Process
 
+	how        emulate.How
 	emulation  error
 	supervisor error // of a single uid
 
@@ -96,10 +99,11 @@ func (p *Pool) start(ctx context.Context) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &hello{Mode: p.plan.mode, MapSize: min(reach(p.plan.uids), reach(p.plan.gids))}
+	h := &hello{Emulation: p.o.Emulation, Mode: p.plan.mode, MapSize: min(reach(p.plan.uids), reach(p.plan.gids))}
 	for _, handler := range p.o.Handlers {
 		if line := handler.Line(); line != "" {
 			h.Handlers = append(h.Handlers, line)
+			h.Emulators = append(h.Emulators, emulator{Arch: handler.Arch, Path: handler.Path, Magic: handler.Magic, Mask: handler.Mask})
 		}
 	}
 	r, err := a.call(ctx, request{Op: opHello, Hello: h}, nil)
@@ -108,6 +112,7 @@ func (p *Pool) start(ctx context.Context) (*agent, error) {
 		a.wait()
 		return nil, err
 	}
+	a.how = r.How
 	a.emulation, a.supervisor = r.Emulation.err(), r.Supervisor.err()
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -257,6 +257,11 @@ func (st *step) mounts() error {
 	if err := st.tree.system(st.HostNet, st.first.proc, st.srv.mapped, empty, null); err != nil {
 		return err
 	}
+	if st.srv.tracing {
+		if err := st.tree.addEmulators(st.srv.emulators); err != nil {
+			return err
+		}
+	}
 	if err := st.ownMounts(stage); err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type supervisor struct {
 	number func(uint32) string // a task's name there
 	rootfs unix.Statfs_t       // the step's overlay
 	home   int                 // root of the agent, where its /proc is; of serve
+	work   chan func()         // for serve, which owns a thread of the agent's
+	wake   int                 // eventfd for it
 	done   chan struct{}
 
 	tasks  taskCreds
@@ -121,6 +123,11 @@ func (s *supervisor) prepare(lowers []string, first creds) error {
 	if s.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 		return fmt.Errorf("eventfd: %w", err)
 	}
+	if s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		unix.Close(s.stop)
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	s.work = make(chan func(), 1)
 	return nil
 }
 
@@ -144,6 +151,7 @@ func (s *supervisor) close() []string {
 		unix.Close(s.fd)
 	}
 	unix.Close(s.stop)
+	unix.Close(s.wake)
 	return s.refused
 }
 
@@ -186,9 +194,11 @@ func (s *supervisor) serve() {
 		return
 	}
 	defer unix.Close(s.home)
-	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(s.stop), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(s.stop), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
 	for {
-		fds[0].Revents, fds[1].Revents = 0, 0
+		for i := range fds {
+			fds[i].Revents = 0
+		}
 		if _, err := unix.Poll(fds, -1); err != nil {
 			if errors.Is(err, unix.EINTR) {
 				continue
@@ -197,6 +207,15 @@ func (s *supervisor) serve() {
 		}
 		if fds[1].Revents != 0 || fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
 			return
+		}
+		if fds[2].Revents != 0 {
+			var b [8]byte
+			_, _ = unix.Read(s.wake, b[:])
+			(<-s.work)()
+			continue
+		}
+		if fds[0].Revents == 0 {
+			continue
 		}
 		var n notif
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); errno != 0 { //nolint:gosec // no wrapper
@@ -217,9 +236,10 @@ func (s *supervisor) serve() {
 // call is one notification that is being answered.
 type call struct {
 	sysCall
-	n    *notif
-	args *[6]uint64
-	tid  string
+	traced bool // by the tracer, not by a notification
+	n      *notif
+	args   *[6]uint64
+	tid    string
 }
 
 func callOf(n *notif) (sysCall, bool) {
@@ -271,8 +291,23 @@ func (s *supervisor) judge(n *notif) answer {
 	return s.ids(c)
 }
 
+// onServer has serve do something and waits for it.
+func (s *supervisor) onServer(do func()) {
+	done := make(chan struct{})
+	s.work <- func() { do(); close(done) }
+	one := [8]byte{1}
+	_, _ = unix.Write(s.wake, one[:])
+	select {
+	case <-done:
+	case <-s.done:
+	}
+}
+
 // alive says whether the task still waits for its answer.
 func (s *supervisor) alive(c *call) bool {
+	if c.traced {
+		return true // it is stopped
+	}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.fd), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&c.n.id))) //nolint:gosec // no wrapper
 	return errno == 0
 }

@@ -18,27 +18,55 @@ func groups32(groups []int) []uint32 {
 	return out
 }
 
-// supervised starts the step's process below the supervisor, and waits until nothing of it is left.
-func (st *step) supervised(file string, files [3]uintptr) (*ExitError, error) {
-	if err := unix.Fstatfs(st.tree.fd, &st.super.rootfs); err != nil {
-		return nil, fmt.Errorf("looking at the rootfs: %w", err)
-	}
-	attr := forkAttr{files: files, slack: firstSlack, nofile: st.first.nofile, listen: notifyProgram(hostABIs), flags: superviseFlags}
-	attr.ready = func(pid, listener int, errno syscall.Errno) error {
-		if errno != 0 {
-			return fmt.Errorf("%w: the supervisor's filter: %w", ErrHost, errno)
+// watched starts the step's process below the supervisor, the tracer, or both, and waits until nothing of it is left.
+func (st *step) watched(file string, files [3]uintptr) (*ExitError, error) {
+	attr := forkAttr{files: files, nofile: st.first.nofile}
+	var tr *tracer
+	if st.srv.tracing {
+		var err error
+		if tr, err = st.srv.newTracer(st.super); err != nil {
+			return nil, err
 		}
+		defer tr.close()
+		attr.filter, attr.executed = traceProgram(), make(chan error, 1)
+	}
+	if st.super != nil {
+		if err := unix.Fstatfs(st.tree.fd, &st.super.rootfs); err != nil {
+			return nil, fmt.Errorf("looking at the rootfs: %w", err)
+		}
+		attr.slack, attr.flags, attr.listen = firstSlack, superviseFlags, notifyProgram(hostABIs, st.srv.tracing)
+	} else {
+		attr.cred = st.credential()
+	}
+	attr.ready = func(pid, listener int, errno syscall.Errno) error {
 		if err := st.setLimits(pid); err != nil {
 			return err
 		}
-		st.super.start(listener)
+		if st.super != nil {
+			if errno != 0 {
+				return fmt.Errorf("%w: the supervisor's filter: %w", ErrHost, errno)
+			}
+			st.super.start(listener)
+		}
+		if tr != nil {
+			return tr.seize(pid)
+		}
 		return nil
 	}
 	pid, err := forkExec(file, st.Args, st.Env, attr)
 	if err != nil {
 		return st.execError(file, err)
 	}
-	status, err := st.reap(pid)
+	var status unix.WaitStatus
+	if tr != nil {
+		if status, err = tr.reap(pid, st.first.killAll); err == nil {
+			if execErr := <-attr.executed; execErr != nil {
+				return st.execError(file, execErr)
+			}
+		}
+	} else {
+		status, err = st.reap(pid)
+	}
 	if err != nil {
 		return nil, err
 	}

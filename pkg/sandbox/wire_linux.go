@@ -40,9 +40,11 @@ type request struct {
 
 // hello is the first request: how the agent is to be set up.
 type hello struct {
-	Mode     Mode
-	Handlers []string // lines for register
-	MapSize  int64    // ids 0..MapSize-1 are mapped
+	Mode      Mode
+	Handlers  []string // lines for register
+	Emulators []emulator
+	Emulation emulate.Mode
+	MapSize   int64 // ids 0..MapSize-1 are mapped
 }
 
 // wireStep is a Step without its writers. Which of them exist is told by the booleans; their descriptors come in this order.
@@ -75,6 +77,7 @@ type reply struct {
 	Err        *wireError
 	Exit       *ExitError
 	Emulation  *wireError // hello
+	How        emulate.How
 	Supervisor *wireError // hello: why owners cannot be kept with a single uid
 	Rungs      []Rung     // probe
 

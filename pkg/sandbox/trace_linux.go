@@ -1,0 +1,448 @@
+package sandbox
+
+// This file is emulation without binfmt_misc: a filter stops a step's tasks at execve, and where the program is one of
+// another machine, the call is changed into one of its emulator. Scripts are resolved here as the kernel would, because
+// it would start their interpreter itself. Programs of this machine are executed as they are.
+//
+// Who is not trusted: the step. Its memory may change while it is read: what is executed is then something else that it
+// could have executed anyway. Names are resolved as the supervisor does it (supervise_linux.go). What is written goes to
+// memory that the task was made to map for it, so that nothing of it or of a parent that shares its memory is overwritten.
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// emulator is one that a step may need, with what tells its programs.
+type emulator struct {
+	Arch        string
+	Path        string // on the host
+	Magic, Mask []byte
+}
+
+// inRootfs is where a step finds it.
+func (e emulator) inRootfs() string { return "/dev/" + e.name() }
+
+func (e emulator) name() string { return ".manifestctl-" + e.Arch }
+
+// tracer changes the execve calls of one step. All of it runs on the thread that seized the first task.
+type tracer struct {
+	files     *supervisor // how names and memory are read; answers no filter
+	emulators []emulator
+	super     *supervisor // nil: ids are real
+	pending   map[int]*rewrite
+}
+
+// rewrite is an execve that waits for its task to have mapped memory.
+type rewrite struct {
+	regs regs
+	path string
+	argv []string // the emulator's, then the strings that replace the first of the task's
+	keep uint64   // address of the task's further arguments
+}
+
+// traceProgram stops execve and execveat of this machine's table for the tracer.
+func traceProgram() []unix.SockFilter {
+	trace := unix.SockFilter{Code: bpfRet, K: unix.SECCOMP_RET_TRACE}
+	allow := unix.SockFilter{Code: bpfRet, K: unix.SECCOMP_RET_ALLOW}
+	return []unix.SockFilter{
+		{Code: bpfLoad, K: dataArch},
+		{Code: bpfJeq, K: hostABIs[0].arch, Jt: 1},
+		allow,
+		{Code: bpfLoad, K: dataNr},
+		{Code: bpfJeq, K: unix.SYS_EXECVE, Jf: 1},
+		trace,
+		{Code: bpfJeq, K: unix.SYS_EXECVEAT, Jf: 1},
+		trace,
+		allow,
+	}
+}
+
+const traceOptions = unix.PTRACE_O_TRACESECCOMP | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACECLONE |
+	unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_EXITKILL
+
+func (t *tracer) seize(pid int) error {
+	if err := ptrace(unix.PTRACE_SEIZE, pid, 0, traceOptions); err != nil {
+		return fmt.Errorf("%w: ptrace: %w", ErrHost, err)
+	}
+	return nil
+}
+
+func ptrace(op int, pid int, addr, data uintptr) error {
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(op), uintptr(pid), addr, data, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// reap runs the step until its first process ends, then ends what is left of it.
+func (t *tracer) reap(first int, killAll func() error) (unix.WaitStatus, error) {
+	var status unix.WaitStatus
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return status, fmt.Errorf("waiting for the step: %w", err)
+		}
+		if ws.Stopped() {
+			t.stopped(pid, ws)
+		} else if pid == first {
+			status = ws
+			break
+		}
+	}
+	// What is killed ends for good only when its tracer has seen it.
+	killed := make(chan error, 1)
+	go func() { killed <- killAll() }()
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
+		if err == nil && pid > 0 {
+			if ws.Stopped() {
+				t.stopped(pid, ws)
+			}
+			continue
+		}
+		select {
+		case err := <-killed:
+			return status, err
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// stopped lets a task go on, with its call changed where that is needed.
+func (t *tracer) stopped(pid int, ws unix.WaitStatus) {
+	event, sig := int(ws)>>16, int(ws.StopSignal())
+	switch {
+	case event == unix.PTRACE_EVENT_SECCOMP:
+		if t.exec(pid) { // goes on to the end of another call
+			_ = ptrace(unix.PTRACE_SYSCALL, pid, 0, 0)
+			return
+		}
+		sig = 0
+	case sig == int(unix.SIGTRAP)|0x80: // entry or end of a call that was put in
+		if !t.mapped(pid) {
+			_ = ptrace(unix.PTRACE_SYSCALL, pid, 0, 0)
+			return
+		}
+		sig = 0
+	case event == unix.PTRACE_EVENT_STOP:
+		switch unix.Signal(sig) {
+		case unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+			_ = ptrace(unix.PTRACE_LISTEN, pid, 0, 0)
+			return
+		}
+		sig = 0
+	case event != 0:
+		sig = 0
+	}
+	_ = ptrace(unix.PTRACE_CONT, pid, 0, uintptr(sig)) // ESRCH: killed meanwhile
+}
+
+// exec looks at an execve. It says whether the task now makes another call first.
+func (t *tracer) exec(pid int) bool {
+	if t.pending[pid] != nil { // the second time, with everything in place
+		delete(t.pending, pid)
+		return false
+	}
+	var r regs
+	if r.get(pid) != nil {
+		return false
+	}
+	n := &notif{pid: uint32(pid), nr: int32(r.nr()), arch: hostABIs[0].arch, args: r.args()}
+	sc, ok := callOf(n)
+	if !ok || sc.op != opExec {
+		return false
+	}
+	c := &call{sysCall: sc, n: n, args: &n.args, tid: t.files.number(n.pid), traced: true}
+	if t.super != nil {
+		t.super.onServer(func() { t.super.exec(c) })
+	}
+	w, err := t.plan(c)
+	if err != nil || w == nil {
+		return false // the kernel says what is wrong with it
+	}
+	w.regs = r
+	r.callMmap(w.size())
+	if r.set(pid) != nil {
+		return false
+	}
+	t.pending[pid] = w
+	return true
+}
+
+// mapped handles the stops of the call that was put in; it says whether the task can go on by itself.
+func (t *tracer) mapped(pid int) bool {
+	w := t.pending[pid]
+	var r regs
+	if w == nil || r.get(pid) != nil {
+		return true
+	}
+	if r.atEntry() {
+		return false
+	}
+	addr, next := r.result(), w.regs
+	next.again()
+	if addr > ^uint64(4095) { // the call failed: so does the execve, as it was
+		_ = next.set(pid)
+		return true
+	}
+	path, argv, err := w.write(pid, addr)
+	if err == nil {
+		next.setExec(path, argv)
+	}
+	_ = next.set(pid)
+	return true
+}
+
+// plan says what to execute instead; nil when it is a program of this machine.
+func (t *tracer) plan(c *call) (*rewrite, error) {
+	argvAt := c.args[1]
+	if c.dir >= 0 {
+		argvAt = c.args[2]
+	}
+	f, err := t.files.file(c)
+	if err != nil {
+		return nil, err
+	}
+	name, err := t.files.readString(c, c.args[c.path], unix.PathMax)
+	if err != nil {
+		f.close()
+		return nil, err
+	}
+	if c.dir >= 0 && int32(c.args[c.dir]) != unix.AT_FDCWD && !strings.HasPrefix(name, "/") {
+		name = strings.TrimSuffix(fmt.Sprintf("/dev/fd/%d/%s", int32(c.args[c.dir]), name), "/")
+	}
+	argv0, rest, err := t.firstArg(c, argvAt)
+	if err != nil {
+		f.close()
+		return nil, err
+	}
+	prefix := []string{name}
+	for range 4 { // as many scripts deep as the kernel goes
+		if f.st.Mode&unix.S_IFMT != unix.S_IFREG || f.st.Mode&0o111 == 0 {
+			f.close()
+			return nil, errNotOurs
+		}
+		head := t.head(f)
+		f.close()
+		if e := t.emulatorOf(head); e != nil {
+			return &rewrite{path: e.inRootfs(), argv: append([]string{e.inRootfs(), "-0", argv0}, prefix...), keep: rest}, nil
+		}
+		interp, arg, ok := shebang(head)
+		if !ok {
+			return nil, nil
+		}
+		prefix = append(interpreter(interp, arg), prefix...)
+		argv0 = interp
+		if f, err = opened(t.files.resolve(c, -1, interp, pathOnly)); err != nil {
+			return nil, err
+		}
+	}
+	f.close()
+	return nil, unix.ELOOP
+}
+
+func interpreter(interp, arg string) []string {
+	if arg == "" {
+		return []string{interp}
+	}
+	return []string{interp, arg}
+}
+
+// firstArg reads argv[0] and returns the address of what follows it.
+func (t *tracer) firstArg(c *call, argv uint64) (string, uint64, error) {
+	if argv == 0 {
+		return "", 0, nil
+	}
+	var b [8]byte
+	if err := t.files.readMemory(c, argv, b[:]); err != nil {
+		return "", 0, err
+	}
+	p := binary.NativeEndian.Uint64(b[:])
+	if p == 0 {
+		return "", argv, nil
+	}
+	s, err := t.files.readString(c, p, 128<<10)
+	return s, argv + 8, err
+}
+
+// head reads the start of a file.
+func (t *tracer) head(f *file) []byte {
+	fd, err := unix.Openat(t.files.proc, "self/fd/"+decimal(uint32(f.fd)), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 256) // BINPRM_BUF_SIZE
+	n, err := unix.Pread(fd, b, 0)
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
+func (t *tracer) emulatorOf(head []byte) *emulator {
+	for i, e := range t.emulators {
+		if len(head) < len(e.Magic) {
+			continue
+		}
+		same := true
+		for k := range e.Magic {
+			same = same && (head[k]^e.Magic[k])&e.Mask[k] == 0
+		}
+		if same {
+			return &t.emulators[i]
+		}
+	}
+	return nil
+}
+
+// shebang reads the first line of a script as the kernel does (fs/binfmt_script.c): one argument, with its spaces.
+func shebang(head []byte) (interp, arg string, ok bool) {
+	line, ok := bytes.CutPrefix(head, []byte("#!"))
+	if !ok {
+		return "", "", false
+	}
+	line, _, _ = bytes.Cut(line, []byte("\n"))
+	text := strings.Trim(string(line), " \t")
+	if i := strings.IndexAny(text, " \t\x00"); i >= 0 {
+		interp, arg = text[:i], strings.Trim(text[i:], " \t")
+		arg, _, _ = strings.Cut(arg, "\x00")
+	} else {
+		interp = text
+	}
+	return interp, arg, interp != ""
+}
+
+// size is how much memory the new arguments need; the task's own further ones are taken over by address.
+func (w *rewrite) size() uint64 {
+	n := len(w.path) + 1
+	for _, s := range w.argv {
+		n += len(s) + 1 + 8
+	}
+	return uint64(n) + 16 + 8*maxArgs
+}
+
+// maxArgs bounds the pointers that are copied.
+const maxArgs = 1 << 17
+
+// write puts the new path and arguments into the task's memory at addr.
+func (w *rewrite) write(pid int, addr uint64) (path, argv uint64, err error) {
+	var strs []byte
+	var ptrs []uint64
+	add := func(s string) uint64 {
+		at := addr + uint64(len(strs))
+		strs = append(append(strs, s...), 0)
+		return at
+	}
+	path = add(w.path)
+	for _, s := range w.argv {
+		ptrs = append(ptrs, add(s))
+	}
+	for at := w.keep; at != 0 && len(ptrs) < maxArgs; at += 8 {
+		var b [8]byte
+		if err := peek(pid, at, b[:]); err != nil {
+			return 0, 0, err
+		}
+		p := binary.NativeEndian.Uint64(b[:])
+		if p == 0 {
+			break
+		}
+		ptrs = append(ptrs, p)
+	}
+	ptrs = append(ptrs, 0)
+	for len(strs)%8 != 0 {
+		strs = append(strs, 0)
+	}
+	argv = addr + uint64(len(strs))
+	for _, p := range ptrs {
+		strs = binary.NativeEndian.AppendUint64(strs, p)
+	}
+	return path, argv, poke(pid, addr, strs)
+}
+
+func peek(pid int, addr uint64, b []byte) error {
+	local := []unix.Iovec{{Base: &b[0]}}
+	local[0].SetLen(len(b))
+	n, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
+	if err == nil && n != len(b) {
+		err = unix.EFAULT
+	}
+	return err
+}
+
+func poke(pid int, addr uint64, b []byte) error {
+	local := []unix.Iovec{{Base: &b[0]}}
+	local[0].SetLen(len(b))
+	n, err := unix.ProcessVMWritev(pid, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
+	if err == nil && n != len(b) {
+		err = unix.EFAULT
+	}
+	return err
+}
+
+// newTracer makes one for a step.
+func (s *server) newTracer(super *supervisor) (*tracer, error) {
+	files := &supervisor{fd: -1, proc: s.proc, number: decimal}
+	if files.proc < 0 {
+		files.proc, files.number = s.hostProc, translated
+	}
+	var err error
+	if files.home, err = openDir("/"); err != nil {
+		return nil, err
+	}
+	return &tracer{files: files, emulators: s.emulators, super: super, pending: map[int]*rewrite{}}, nil
+}
+
+func (t *tracer) close() { unix.Close(t.files.home) }
+
+// tryTracer does once what a step will need.
+func tryTracer() error {
+	if !canTrace {
+		return fmt.Errorf("%w: ptrace emulation is not there for this machine", ErrHost)
+	}
+	done := make(chan error, 1)
+	go func() { done <- traceChild() }()
+	return <-done
+}
+
+// traceChild seizes a child and lets it execute something that is not there.
+func traceChild() error {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%w: /dev/null: %w", ErrHost, err)
+	}
+	defer unix.Close(null)
+	fd := uintptr(null)
+	runtime.LockOSThread() // never unlocked: it is the tracer of the child
+	_, err = forkExec("/nonexistent/manifestctl", []string{"probe"}, nil, forkAttr{
+		files: [3]uintptr{fd, fd, fd}, filter: traceProgram(),
+		ready: func(pid, _ int, _ syscall.Errno) error {
+			t := &tracer{}
+			if err := t.seize(pid); err != nil {
+				return err
+			}
+			return errProbed
+		},
+	})
+	if errors.Is(err, errProbed) {
+		return nil
+	}
+	return err
+}
+
+var errProbed = errors.New("the probe went well")
