@@ -35,7 +35,7 @@ type buildFlags struct {
 	secrets     []string
 	labels      []string
 	annotations []string
-	emulators   []string
+	host        hostFlags
 	keepStorage string
 	iidFile     string
 	metadata    string
@@ -64,7 +64,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&b.secrets, "secret", nil, "`id=NAME[,src=FILE|,env=VAR]` a secret for the steps that mount it; may be repeated")
 	f.StringArrayVar(&b.labels, "label", nil, "`KEY=VALUE` set a label of the images; may be repeated")
 	f.StringArrayVar(&b.annotations, "annotation", nil, "`KEY=VALUE` set an annotation of the index and its manifests; may be repeated")
-	f.StringArrayVar(&b.emulators, "emulator", nil, "`ARCH=PATH` emulator of an architecture; may be repeated")
+	b.host.add(f)
 	f.StringVar(&b.keepStorage, "keep-storage", "", "`SIZE` keep the store below it by dropping the least recently used cache after the build; 0 for no limit (default: a tenth of the disk)")
 	f.StringVar(&b.iidFile, "iidfile", "", "`FILE` write the image ID to it: the config's digest of a single image, the index's of several")
 	f.StringVar(&b.metadata, "metadata-file", "", "`FILE` write what was built to it: JSON with buildx's keys")
@@ -310,7 +310,7 @@ func (b *buildFlags) parseOutputs(tagged bool) ([]output.Spec, error) {
 
 // options is how to build it.
 func (b *buildFlags) options(e *env) (build.Options, error) {
-	o, err := hostOptions(e, b.emulators)
+	o, err := b.host.options(e)
 	if err != nil {
 		return o, err
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 func newDoctor(e *env) *cobra.Command {
-	var emulators []string
+	var host hostFlags
 	var format string
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -24,7 +24,7 @@ func newDoctor(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o, err := hostOptions(e, emulators)
+			o, err := host.options(e)
 			if err != nil {
 				return err
 			}
@@ -56,7 +56,7 @@ func newDoctor(e *env) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringArrayVar(&emulators, "emulator", nil, "`ARCH=PATH` emulator of an architecture; may be repeated")
+	host.add(cmd.Flags())
 	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT` table or json")
 	return cmd
 }

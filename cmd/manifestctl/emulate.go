@@ -12,7 +12,7 @@ func newEmulate(e *env) *cobra.Command {
 }
 
 func newEmulateLs(e *env) *cobra.Command {
-	var emulators []string
+	var host hostFlags
 	var format string
 	cmd := &cobra.Command{
 		Use:     "ls",
@@ -24,7 +24,7 @@ func newEmulateLs(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o, err := hostOptions(e, emulators)
+			o, err := host.options(e)
 			if err != nil {
 				return err
 			}
@@ -39,18 +39,9 @@ func newEmulateLs(e *env) *cobra.Command {
 			return e.printTable(rows)
 		},
 	}
-	cmd.Flags().StringArrayVar(&emulators, "emulator", nil, "`ARCH=PATH` emulator of an architecture; may be repeated")
+	host.add(cmd.Flags())
 	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT` table or json")
 	return cmd
-}
-
-// hostOptions are the options of what asks about this host.
-func hostOptions(e *env, emulators []string) (build.Options, error) {
-	paths, err := keyValues("emulator", emulators, nil)
-	if err != nil {
-		return build.Options{}, err
-	}
-	return build.Options{Emulators: paths, Path: e.getenv("PATH")}, nil
 }
 
 func runsBy(s emulate.Support) string {
@@ -59,6 +50,8 @@ func runsBy(s emulate.Support) string {
 		return "native"
 	case emulate.Private:
 		return "emulated"
+	case emulate.Ptrace:
+		return "emulated by a tracer"
 	case emulate.Host:
 		return "emulated by the host's handler"
 	case emulate.None:
@@ -71,7 +64,7 @@ func emulatorDetail(s emulate.Support) string {
 	case s.How == emulate.None:
 		return s.Reason
 	case s.Version != "":
-		return s.Path + " (" + s.Version + ")"
+		return s.Path + " (" + s.Version + ")" + after("; warning: ", s.Warning)
 	}
 	return s.Path
 }
@@ -82,13 +75,14 @@ type emulatorJSON struct {
 	Path     string `json:"path,omitempty"`
 	Version  string `json:"version,omitempty"`
 	Reason   string `json:"reason,omitempty"`
+	Warning  string `json:"warning,omitempty"`
 }
 
 func emulatorsJSON(list []emulate.Support) []emulatorJSON {
 	out := make([]emulatorJSON, 0, len(list))
 	for _, s := range list {
 		out = append(out, emulatorJSON{
-			Platform: s.Platform.String(), How: string(s.How), Path: s.Path, Version: s.Version, Reason: s.Reason,
+			Platform: s.Platform.String(), How: string(s.How), Path: s.Path, Version: s.Version, Reason: s.Reason, Warning: s.Warning,
 		})
 	}
 	return out

@@ -38,7 +38,7 @@ func newLock(e *env) *cobra.Command {
 			if err := b.request(e, &req); err != nil {
 				return err
 			}
-			o, err := hostOptions(e, nil)
+			o, err := (&hostFlags{}).options(e)
 			if err != nil {
 				return err
 			}

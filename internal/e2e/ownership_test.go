@@ -238,3 +238,21 @@ func TestOwners(t *testing.T) {
 		assert.Equal(t, digests[slices.Sorted(maps.Keys(digests))[0]], d, name)
 	}
 }
+
+// TestEmulationRungs: by whatever means a foreign step runs, its layer is the same.
+func TestEmulationRungs(t *testing.T) {
+	digests := map[string]string{}
+	for _, w := range everybody(t) {
+		for _, how := range []string{"private", "ptrace"} {
+			if how == "ptrace" && runtime.GOARCH != "amd64" {
+				continue
+			}
+			dir := busybox(t, w, how, "  - run: uname -m > /m && printf '#!/bin/sh\\necho from a script $@\\n' > /s && chmod +x /s && /s a b >> /m && chown 33:34 /m\n")
+			r := ok(t, w.command([]string{"SOURCE_DATE_EPOCH=1700000000"}, "build", "--no-cache", "--emulation", how, "--platform", "linux/arm64", dir))
+			digests[w.name+" "+how] = digestOf(t, r)
+		}
+	}
+	for name, d := range digests {
+		assert.Equal(t, digests[slices.Sorted(maps.Keys(digests))[0]], d, name)
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/image"
@@ -77,6 +78,8 @@ type Options struct {
 	Pull        bool // ask the registry again for tags that are known
 	Registry    registry.Options
 	Emulators   map[string]string   // architecture → path
+	Emulation   emulate.Mode        // "" takes the first rung that works
+	EmulatorDir string              // where installed emulators are; "" is nowhere
 	Path        string              // $PATH: where emulators and newuidmap are looked for
 	SandboxMode sandbox.Mode        // "" probes
 	Environ     func(string) string // for secrets from variables; nil has none

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 
-	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
@@ -30,9 +29,9 @@ func (o Options) remover(ctx context.Context) (remove func(path string) error, d
 	}
 	return func(path string) error {
 		if pool == nil {
-			p, err := sandbox.NewPool(ctx, sandbox.Options{
-				Mode: o.SandboxMode, Agents: 1, Path: o.Path, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
-			})
+			so := sandboxOptions(ctx, o)
+			so.Agents = 1
+			p, err := sandbox.NewPool(ctx, so)
 			if err != nil { // what this user owns can go without it
 				if removeErr := os.RemoveAll(path); removeErr != nil {
 					return errors.Join(removeErr, err)

@@ -16,13 +16,20 @@ func Emulators(ctx context.Context, o Options) []emulate.Support {
 // Doctor tries every rung of the executor's ladder. dir is on the file system that the store is, or will be, on; "" is the
 // directory for temporary files.
 func Doctor(ctx context.Context, dir string, o Options) []sandbox.Rung {
-	return sandbox.Probe(ctx, sandbox.Options{
-		Mode: o.SandboxMode, Path: o.Path, Dir: dir, Handlers: emulate.Handlers(ctx, emulateOptions(o)),
-	})
+	so := sandboxOptions(ctx, o)
+	so.Dir = dir
+	return sandbox.Probe(ctx, so)
 }
 
 func emulateOptions(o Options) emulate.Options {
-	return emulate.Options{Emulators: o.Emulators, Path: o.Path}
+	return emulate.Options{Emulators: o.Emulators, Path: o.Path, Mode: o.Emulation, Dir: o.EmulatorDir}
+}
+
+// sandboxOptions is how agents are started.
+func sandboxOptions(ctx context.Context, o Options) sandbox.Options {
+	return sandbox.Options{
+		Mode: o.SandboxMode, Path: o.Path, Emulation: o.Emulation, Handlers: emulate.Handlers(ctx, emulateOptions(o)), Agents: o.Parallel,
+	}
 }
 
 func specOptions(req Request) spec.Options {

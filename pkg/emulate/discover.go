@@ -90,6 +90,10 @@ func (s *search) support(p platform.Platform) Support {
 	e := s.emulator(m)
 	if e.path != "" && s.o.Mode != HostOnly {
 		r.How, r.Path, r.Version = Private, e.path, version(s.ctx, e.path)
+		r.Warning = warning(p.Arch, r.Version)
+		if s.o.Mode == PtraceOnly {
+			r.How = Ptrace
+		}
 		return r
 	}
 	if s.o.Mode == HostOnly || s.o.Mode == Auto && len(s.o.Emulators) == 0 && !s.anyEmulator() {

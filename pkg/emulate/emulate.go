@@ -68,6 +68,7 @@ type Support struct {
 	Path     string // of the emulator
 	Version  string // "7.2.22"; "" when unknown
 	Reason   string // None: why, and what to install
+	Warning  string // what is known against this version of the emulator; "" is nothing
 }
 
 // Options tunes discovery. The zero value is the recommended one.

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/emulate"
 )
 
 // The names of the rungs, in the order of the report.
@@ -20,6 +22,7 @@ const (
 	rungNoNet   = "network: none"
 	rungHostNet = "network: host"
 	rungBinfmt  = "emulation: own binfmt_misc"
+	rungPtrace  = "emulation: ptrace"
 	rungSealed  = "agent from memory"
 )
 
@@ -114,6 +117,10 @@ func errText(err error) string {
 func binfmtRung(p *Pool, o Options) Rung {
 	r := Rung{Name: rungBinfmt}
 	switch err := p.Emulation(); {
+	case o.Emulation != emulate.Auto && o.Emulation != emulate.PrivateOnly:
+		r.Detail, r.Mend = "not asked for: --emulation "+string(o.Emulation), "none needed"
+	case p.Emulator() == emulate.Ptrace:
+		r.Detail, r.Err, r.Mend = "the tracer is used", "an own binfmt_misc instance was refused", "linux 6.7 or later; none needed"
 	case len(o.Handlers) == 0:
 		r.Detail, r.Mend = "no emulator was found: foreign platforms run only where the host has handlers", "install qemu-user-static"
 	case err != nil:

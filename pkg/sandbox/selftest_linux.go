@@ -17,6 +17,7 @@ func (s *server) selftest(dir string) []Rung {
 		s.procRung(),
 		s.onThread(unix.CLONE_NEWNS|unix.CLONE_NEWNET, noNetRung),
 		hostNetRung(),
+		tracerRung(),
 	}
 	if s.mode == ModeSingle {
 		rungs = append(rungs, s.filterRung())
@@ -134,6 +135,16 @@ func hostNetRung() Rung {
 		return Rung{Name: rungHostNet, OK: true, Detail: "no /etc/resolv.conf here: steps resolve no names"}
 	}
 	return Rung{Name: rungHostNet, OK: true, Detail: "what this machine reaches, its loopback too"}
+}
+
+func tracerRung() Rung {
+	if err := tryTracer(); err != nil {
+		return Rung{
+			Name: rungPtrace, Detail: "foreign platforms need binfmt_misc", Err: errText(err),
+			Mend: "kernel.yama.ptrace_scope below 2, and no seccomp profile without ptrace",
+		}
+	}
+	return Rung{Name: rungPtrace, OK: true, Detail: "foreign programs run without any handler, set-uid ones as who starts them"}
 }
 
 func (s *server) filterRung() Rung {

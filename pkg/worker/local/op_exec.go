@@ -119,7 +119,7 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 
 	l, err := w.commit(ctx, func(out io.Writer) error {
 		step.Diff = out
-		return pool.Run(ctx, step)
+		return underEmulation(pool.Run(ctx, step), v.Platform)
 	})
 	if err != nil {
 		return solve.Result{}, err

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"github.com/manifestctl/manifestctl/pkg/build"
+	"github.com/manifestctl/manifestctl/pkg/emulate"
+)
+
+// hostFlags are the flags of what runs steps, or asks whether they would run.
+type hostFlags struct {
+	emulators []string
+	emulation string
+}
+
+func (h *hostFlags) add(f *pflag.FlagSet) {
+	f.StringArrayVar(&h.emulators, "emulator", nil, "`ARCH=PATH` emulator of an architecture; may be repeated")
+	f.StringVar(&h.emulation, "emulation", "auto", "`HOW` by what means foreign platforms run: private (binfmt_misc in the user namespace), ptrace, host (its handlers), none, or auto, the first of them that works")
+}
+
+func (h *hostFlags) options(e *env) (build.Options, error) {
+	paths, err := keyValues("emulator", h.emulators, nil)
+	if err != nil {
+		return build.Options{}, err
+	}
+	mode, err := emulate.ParseMode(h.emulation)
+	if err != nil {
+		return build.Options{}, usagef("--emulation %s: want auto, private, ptrace, host or none", h.emulation)
+	}
+	return build.Options{Emulators: paths, Emulation: mode, EmulatorDir: e.emulatorDir(), Path: e.getenv("PATH")}, nil
+}
+
+// emulatorDir is where emulate install puts emulators; "" without a home.
+func (e *env) emulatorDir() string {
+	if dir := e.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "manifestctl", "emulators")
+	}
+	if home := e.getenv("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "share", "manifestctl", "emulators")
+	}
+	return ""
+}
