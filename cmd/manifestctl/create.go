@@ -122,11 +122,13 @@ func newAdd(e *env) *cobra.Command {
 	var take takeFlags
 	var p platformFlags
 	var annotations []string
+	var a artifactFlags
 	cmd := &cobra.Command{
 		Use:   "add [flags] LIST SOURCE...",
 		Short: "Add images to a draft",
 		Long: draftText + "\n\n" + sourceText + "\n\n" +
-			"--os, --arch and --variant say what a single image is, instead of its config; of an index they choose entries.",
+			"--os, --arch and --variant say what a single image is, instead of its config; of an index they choose entries.\n\n" +
+			"With --artifact the SOURCEs are files, and become one artifact.",
 		Example: "  manifestctl add app:1.0 registry.example/app:1.0-s390x\n" +
 			"  manifestctl add --arch arm --variant v6 app:1.0 docker-archive:app-armv6.tar",
 		Args: positional(2, 1<<20, "LIST and SOURCEs"),
@@ -134,6 +136,9 @@ func newAdd(e *env) *cobra.Command {
 			list, err := listName(args[0])
 			if err != nil {
 				return err
+			}
+			if a.artifact {
+				return e.addArtifact(cmd, list, args[1:], &a, annotations, &p)
 			}
 			refs, err := parseRefs(args[1:])
 			if err != nil {
@@ -152,6 +157,7 @@ func newAdd(e *env) *cobra.Command {
 	}
 	p.add(cmd.Flags())
 	cmd.Flags().StringArrayVar(&annotations, "annotation", nil, "`KEY=VALUE` an annotation of the new entries; may be repeated")
+	a.add(cmd.Flags())
 	take.add(e, cmd.Flags())
 	return cmd
 }

@@ -109,6 +109,13 @@ var peers = []peer{
 				ours:   []string{"manifestctl create $LIST:v1", "manifestctl create --amend $LIST:v1 docker://$REG/app:amd64", "manifestctl create --replace $LIST:v1 docker://$REG/app:arm64", "manifestctl exists $LIST:v1", "manifestctl rm $LIST:v1", "manifestctl rm -i $LIST:v1"},
 			},
 			{
+				doing:  "Files as an artifact",
+				theirs: []string{"podman manifest create $LIST:v1 docker://$REG/app:amd64", "podman manifest add --artifact --artifact-type application/x.config --artifact-annotation a=b --annotation c=d $LIST:v1 $DIR/spec.yaml", "podman manifest push $LIST:v1 docker://$LIST:v1"},
+				ours:   []string{"manifestctl create $LIST:v1 docker://$REG/app:amd64", "manifestctl add --artifact --artifact-type application/x.config --artifact-annotation a=b --annotation c=d $LIST:v1 $DIR/spec.yaml", "manifestctl push $LIST:v1 docker://$LIST:v1", "manifestctl inspect --tree $LIST:v1"},
+				want:   []outcome{{ref: "$LIST:v1", platforms: "linux/amd64 ?", holds: []string{`"artifactType":"application/x.config"`, `"annotations":{"c":"d"}`}}},
+				stdout: "org.opencontainers.image.title=spec.yaml",
+			},
+			{
 				doing:  "Look at a draft",
 				theirs: []string{"podman manifest create mylist:v1 docker://$REG/app:arm64", "podman manifest inspect mylist:v1"},
 				ours:   []string{"manifestctl create mylist:v1 docker://$REG/app:arm64", "manifestctl inspect --raw mylist:v1"},
