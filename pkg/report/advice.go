@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -22,8 +23,10 @@ const (
 )
 
 // compiles matches commands that spend their time in a compiler.
-var compiles = regexp.MustCompile(`\b(go (build|install|test)|cargo (build|install)|rustc|(cmake --build|make|ninja|meson compile)\b|` +
-	`g?cc|g\+\+|clang|mvn|gradle|dotnet (build|publish)|npm (ci|install|run build)|yarn|pnpm|pip3? (install|wheel)|gem install|bundle install|mix compile|swift build|zig build)\b`)
+var compiles = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\b(go (build|install|test)|cargo (build|install)|rustc|(cmake --build|make|ninja|meson compile)\b|` +
+		`g?cc|g\+\+|clang|mvn|gradle|dotnet (build|publish)|npm (ci|install|run build)|yarn|pnpm|pip3? (install|wheel)|gem install|bundle install|mix compile|swift build|zig build)\b`)
+})
 
 // Advise says what would make b faster, the most first.
 func Advise(b Build) []Advice {
@@ -42,7 +45,7 @@ func Advise(b Build) []Advice {
 			continue
 		}
 		a := Advice{Step: s.ID, Title: fmt.Sprintf("%s runs under emulation for %s", s.Platform, short(d))}
-		if tool := compiles.FindString(s.Name); tool != "" {
+		if tool := compiles().FindString(s.Name); tool != "" {
 			a.Text = fmt.Sprintf("%q compiles under %s, which is 10 to 30 times slower than native. Cross-compile instead: run this step in a stage of the "+
 				"build's own platform (FROM --platform=$BUILDPLATFORM in a Dockerfile, a stage with platform: build in a spec) with TARGETARCH as the compiler's target, and copy the result.",
 				tool, s.Runner)

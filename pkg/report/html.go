@@ -8,18 +8,19 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 //go:embed page.html
 var pageText string
 
-var page = template.Must(template.New("page").Parse(pageText))
+var page = sync.OnceValue(func() *template.Template { return template.Must(template.New("page").Parse(pageText)) })
 
 // WriteHTML writes b as one page that needs nothing else: the timeline of every step by platform, the slowest steps, the
 // layers and which platforms share them, and advice.
 func WriteHTML(w io.Writer, b Build) error {
-	if err := page.Execute(w, newView(b)); err != nil {
+	if err := page().Execute(w, newView(b)); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	return nil

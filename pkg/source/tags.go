@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"regexp"
 	"slices"
+	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -15,12 +16,14 @@ import (
 )
 
 // reRelated matches tags that lead from a digest to what refers to it.
-var reRelated = regexp.MustCompile(`^(sha256-[a-f0-9]{64}|sha512-[a-f0-9]{64,128})(\.[a-z0-9]+)?$`)
+var reRelated = sync.OnceValue(func() *regexp.Regexp { // not at start-up: it is large
+	return regexp.MustCompile(`^(sha256-[a-f0-9]{64}|sha512-[a-f0-9]{64,128})(\.[a-z0-9]+)?$`)
+})
 
 // RelatedTag takes a tag apart that is no image's name but leads to what refers to one: the referrers tag of the
 // distribution specification (kind ""), and cosign's ("sig", "att", "sbom"). of is the digest with "-" for ":".
 func RelatedTag(tag string) (of, kind string, ok bool) {
-	m := reRelated.FindStringSubmatch(tag)
+	m := reRelated().FindStringSubmatch(tag)
 	if m == nil {
 		return "", "", false
 	}
