@@ -49,6 +49,7 @@ func (s *Server) deleteBlob(w http.ResponseWriter, r *http.Request, rt route) er
 	if err != nil {
 		return s.unknownIn(r, rt.repo, err, codeBlobUnknown)
 	}
+	s.deleted()
 	w.WriteHeader(http.StatusAccepted)
 	return nil
 }

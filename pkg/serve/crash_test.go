@@ -196,19 +196,7 @@ func TestCrash_F19_D06_kill9(t *testing.T) {
 				entries, err := os.ReadDir(filepath.Join(dir, "uploads"))
 				require.NoError(t, err)
 				assert.Empty(t, entries)
-				for path := range tree(t, dir) {
-					assert.NotContains(t, filepath.Base(path), ".tmp-")
-				}
-				blobs, err := os.ReadDir(filepath.Join(dir, "blobs/sha256"))
-				require.NoError(t, err)
-				for _, b := range blobs {
-					f, err := os.Open(filepath.Join(dir, "blobs/sha256", b.Name()))
-					require.NoError(t, err)
-					d, err := digest.FromReader(f)
-					require.NoError(t, err)
-					require.NoError(t, f.Close())
-					assert.Equal(t, b.Name(), d.Encoded())
-				}
+				checkDirectory(t, dir)
 			} else {
 				s, err := store.Open(t.Context(), dir, store.Options{})
 				require.NoError(t, err)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -30,7 +31,7 @@ import (
 //
 // No part of a repository's name begins with '_', so that the names inside a
 // repository and below it do not meet. Content without a repository is removed
-// at the start, when nobody can be about to use it.
+// at the start, and after deletes.
 const (
 	markFile     = "registry.json"
 	lockFile     = "lock"
@@ -50,6 +51,11 @@ type directory struct {
 	root string
 	lock *flock.Flock
 	log  *slog.Logger
+
+	// content is held shared while a repository gets something, from the look at
+	// the bytes until they are its own, and alone while bytes are removed.
+	content sync.RWMutex
+	arrive  keyedLocks // one at a time for each digest
 }
 
 var _ storage = (*directory)(nil)
@@ -140,7 +146,7 @@ func (d *directory) prepare() error {
 			return err
 		}
 	}
-	if err := d.sweep(); err != nil {
+	if _, err := d.sweep(); err != nil {
 		// Garbage costs space; deleting on a guess would cost content.
 		d.log.Warn("content without a repository was not removed", "error", err)
 	}
@@ -148,9 +154,9 @@ func (d *directory) prepare() error {
 }
 
 // sweep removes content that no repository has.
-func (d *directory) sweep() error {
+func (d *directory) sweep() (freed int64, err error) {
 	used := map[digest.Digest]bool{}
-	err := filepath.WalkDir(d.path(reposDir), func(path string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(d.path(reposDir), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
 		}
@@ -165,17 +171,32 @@ func (d *directory) sweep() error {
 		return nil
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return filepath.WalkDir(d.path(blobsDir), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
+	err = filepath.WalkDir(d.path(blobsDir), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || used[digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(path))), e.Name())] {
 			return err
 		}
-		if !used[digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(path))), e.Name())] {
-			return os.Remove(path)
+		fi, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		if !strings.HasPrefix(e.Name(), tmpPrefix) { // what was never counted
+			freed += fi.Size()
 		}
 		return nil
 	})
+	return freed, err
+}
+
+// Collect implements storage.
+func (d *directory) Collect(context.Context) (int64, error) {
+	d.content.Lock()
+	defer d.content.Unlock()
+	return d.sweep()
 }
 
 // Close releases the directory.
@@ -275,11 +296,7 @@ func tagOfFile(name string) (tag string, ok bool) {
 	return b.String(), !strings.HasPrefix(name, ".")
 }
 
-// Holds implements storage.
-func (d *directory) Holds(_ context.Context, dgst digest.Digest) (bool, error) {
-	return exists(d.path(blobsDir, blobPath(dgst)))
-}
-
+// exists reports whether there is such a file.
 func exists(name string) (bool, error) {
 	_, err := os.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -40,6 +40,8 @@ func (d *directory) OpenBlob(ctx context.Context, repo string, dgst digest.Diges
 
 // MountBlob implements storage.
 func (d *directory) MountBlob(ctx context.Context, repo string, dgst digest.Digest, from string) error {
+	d.content.RLock()
+	defer d.content.RUnlock()
 	if from == "" {
 		if _, err := os.Stat(d.path(blobsDir, blobPath(dgst))); err != nil {
 			return unknown(err)
@@ -85,7 +87,7 @@ func (d *directory) link(repo string, dgst digest.Digest) error {
 	return syncDir(filepath.Dir(name))
 }
 
-// DeleteBlob implements storage. The content stays until the next start: another
+// DeleteBlob implements storage. The content is collected later: another
 // repository may have it, or get it this moment.
 func (d *directory) DeleteBlob(_ context.Context, repo string, dgst digest.Digest) error {
 	return unknown(remove(d.repo(repo, linksDir, blobPath(dgst))))
@@ -166,36 +168,42 @@ func (u *fileUpload) digest(algo digest.Algorithm) (digest.Digest, error) {
 
 // Commit implements upload. A blob that is there is replaced: the same bytes, or
 // better ones.
-func (u *fileUpload) Commit(_ context.Context, repo string, want digest.Digest) error {
+func (u *fileUpload) Commit(_ context.Context, repo string, want digest.Digest) (had bool, err error) {
 	if u.f == nil {
-		return fs.ErrClosed
+		return false, fs.ErrClosed
 	}
 	defer u.Abort()
 	got, err := u.digest(want.Algorithm())
 	if err != nil {
-		return err
+		return had, err
 	}
 	if got != want {
-		return errMismatch
+		return false, errMismatch
 	}
 	if err := u.f.Sync(); err != nil {
-		return err
+		return had, err
 	}
 	if err := u.f.Close(); err != nil {
-		return err
+		return had, err
 	}
+	u.d.content.RLock()
+	defer u.d.content.RUnlock()
+	defer u.d.arrive.lock(want.String())()
 	name := u.d.path(blobsDir, blobPath(want))
+	if had, err = exists(name); err != nil {
+		return false, err
+	}
 	if err := makeDir(filepath.Dir(name)); err != nil {
-		return err
+		return had, err
 	}
 	if err := os.Rename(u.f.Name(), name); err != nil {
-		return err
+		return had, err
 	}
 	u.f = nil
 	if err := syncDir(filepath.Dir(name)); err != nil {
-		return err
+		return had, err
 	}
-	return u.d.link(repo, want)
+	return had, u.d.link(repo, want)
 }
 
 // Abort implements upload.

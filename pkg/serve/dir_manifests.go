@@ -72,25 +72,31 @@ func (d *directory) Manifest(_ context.Context, repo string, dgst digest.Digest)
 
 // PutManifest implements storage. Each step is durable before what needs it: the
 // bytes, that the repository has them, that they refer to something, the tags.
-func (d *directory) PutManifest(_ context.Context, repo string, m *document, tags []string) error {
+func (d *directory) PutManifest(_ context.Context, repo string, m *document, tags []string) (had bool, err error) {
+	d.content.RLock()
+	defer d.content.RUnlock()
+	defer d.arrive.lock(m.Digest.String())()
 	desc := ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}
+	if had, err = exists(d.path(blobsDir, blobPath(m.Digest))); err != nil {
+		return false, err
+	}
 	if err := writeFile(d.path(blobsDir, blobPath(m.Digest)), m.raw); err != nil {
-		return err
+		return had, err
 	}
 	if err := writeDescriptor(d.repo(repo, manifestsDir, blobPath(m.Digest)), desc); err != nil {
-		return err
+		return had, err
 	}
 	if m.subject != "" {
 		if err := writeDescriptor(d.referrer(repo, m.subject, m.Digest), m.Descriptor); err != nil {
-			return err
+			return had, err
 		}
 	}
 	for _, t := range tags {
 		if err := writeDescriptor(d.repo(repo, tagsDir, tagFile(t)), desc); err != nil {
-			return err
+			return had, err
 		}
 	}
-	return nil
+	return had, nil
 }
 
 func (d *directory) referrer(repo string, subject, from digest.Digest) string {

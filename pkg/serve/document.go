@@ -14,6 +14,7 @@ import (
 const (
 	maxManifest    = 4 << 20 // bytes; what every registry must accept, and no more
 	maxDescriptors = 10_000
+	maxTypeLength  = 255 // of a media type
 
 	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -120,7 +121,12 @@ func documentType(contentType string, f *fields) (string, error) {
 
 // isType reports whether a Content-Type says which kind of manifest follows.
 func isType(t string) bool {
-	return strings.HasPrefix(t, "application/vnd.") && strings.HasSuffix(t, "+json")
+	// It becomes a header of every answer: the restricted names of RFC 6838 have no other characters.
+	odd := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("!#$&-^_.+", r)
+	}
+	rest, ok := strings.CutPrefix(t, "application/vnd.")
+	return ok && strings.HasSuffix(rest, "+json") && len(t) <= maxTypeLength && !strings.ContainsFunc(rest, odd)
 }
 
 func (d *document) collect(f *fields) error {

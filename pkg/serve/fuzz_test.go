@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -26,7 +28,7 @@ var layout = regexp.MustCompile(`^(?:\.|registry\.json|lock|uploads(?:/upload-[0
 // what is on disk.
 func FuzzHTTP(f *testing.F) {
 	dir := f.TempDir()
-	h, err := serve.Handler(f.Context(), serve.Options{Dir: dir, Sparse: true})
+	h, err := serve.Handler(f.Context(), serve.Options{Dir: dir, Sparse: true, Limits: serve.Limits{Total: 32 << 20}})
 	require.NoError(f, err)
 	f.Cleanup(func() { assert.NoError(f, h.Close()) })
 	d := digest.FromString("hello").String()
@@ -80,22 +82,68 @@ func FuzzHTTP(f *testing.F) {
 		if method == http.MethodGet || method == http.MethodHead {
 			return
 		}
-		require.NoError(t, filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			name, err := filepath.Rel(dir, path)
-			require.NoError(t, err)
-			require.Regexp(t, layout, filepath.ToSlash(name))
-			if e.Type().IsRegular() && strings.HasPrefix(name, "blobs") {
-				b, err := os.ReadFile(path)
-				require.NoError(t, err)
-				algo := digest.Algorithm(filepath.Base(filepath.Dir(path)))
-				require.Equal(t, e.Name(), algo.FromBytes(b).Encoded())
-			}
-			return nil
-		}))
+		h.Collect()
+		checkDirectory(t, dir)
+		require.Equal(t, strconv.FormatInt(blobBytes(t, dir), 10), contentBytes(t, h), "what is counted is what is there")
 	})
+}
+
+// checkDirectory holds a registry's directory to its invariants: no name that the layout does not have; content has its
+// digest; what a repository has is there; a tag is a manifest of its repository; a referrer is one, too.
+func checkDirectory(t *testing.T, dir string) {
+	t.Helper()
+	described := func(path string) (d digest.Digest) {
+		raw, err := os.ReadFile(path)
+		require.NoError(t, err)
+		var desc ocispec.Descriptor
+		require.NoError(t, json.Unmarshal(raw, &desc), path)
+		require.NoError(t, desc.Digest.Validate(), path)
+		return desc.Digest
+	}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		require.NoError(t, err)
+		name := filepath.ToSlash(rel)
+		require.Regexp(t, layout, name)
+		if !e.Type().IsRegular() {
+			require.True(t, e.IsDir(), "%s is neither a file nor a directory", name)
+			return nil
+		}
+		parts := strings.Split(name, "/")
+		n := len(parts)
+		content := func(algo, hex string) string { return filepath.Join(dir, "blobs", algo, hex) }
+		switch {
+		case parts[0] == "blobs":
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, parts[2], digest.Algorithm(parts[1]).FromBytes(b).Encoded())
+		case n > 3 && (parts[n-3] == "_blobs" || parts[n-3] == "_manifests"):
+			require.FileExists(t, content(parts[n-2], parts[n-1]), "%s", name)
+			if parts[n-3] == "_manifests" {
+				require.Equal(t, digest.NewDigestFromEncoded(digest.Algorithm(parts[n-2]), parts[n-1]), described(path))
+			}
+		case n > 3 && parts[n-2] == "_tags":
+			d := described(path)
+			require.FileExists(t, filepath.Join(dir, filepath.Join(parts[:n-2]...), "_manifests", d.Algorithm().String(), d.Encoded()), "%s", name)
+		case n > 4 && parts[n-4] == "_referrers":
+			d := described(path)
+			require.FileExists(t, filepath.Join(dir, filepath.Join(parts[:n-4]...), "_manifests", d.Algorithm().String(), d.Encoded()), "%s", name)
+		}
+		return nil
+	}))
+}
+
+// blobBytes is how many bytes of content a registry's directory holds.
+func blobBytes(t *testing.T, dir string) (total int64) {
+	t.Helper()
+	for path, size := range tree(t, filepath.Join(dir, "blobs")) {
+		require.NotContains(t, filepath.Base(path), ".tmp-")
+		total += size
+	}
+	return total
 }
 
 // FuzzManifest throws a document at a registry: what it takes, it gives back as
@@ -130,6 +178,6 @@ func FuzzManifest(f *testing.F) {
 		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, at, nil))
 		require.Equal(t, http.StatusOK, w.Code)
 		require.True(t, bytes.Equal(body, w.Body.Bytes()))
-		require.Regexp(t, `^application/vnd\..*\+json$`, w.Header().Get("Content-Type"))
+		require.Regexp(t, `^application/vnd\.[A-Za-z0-9!#$&^_.+-]*\+json$`, w.Header().Get("Content-Type"))
 	})
 }

@@ -230,17 +230,11 @@ func (l *layout) Referrers(_ context.Context, _ string, d digest.Digest) ([]ocis
 	return slices.Clone(l.referrers[d]), nil
 }
 
-// Holds implements storage.
-func (l *layout) Holds(ctx context.Context, d digest.Digest) (bool, error) {
-	_, err := l.StatBlob(ctx, "", d)
-	if errors.Is(err, errUnknown) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // Usage implements storage: what is only read is not counted.
 func (l *layout) Usage(context.Context) (int64, error) { return 0, nil }
+
+// Collect implements storage.
+func (l *layout) Collect(context.Context) (int64, error) { return 0, nil }
 
 // Close implements storage.
 func (l *layout) Close() error { return l.files.Close() }
@@ -257,7 +251,9 @@ func (l *layout) NewUpload(context.Context, digest.Algorithm) (upload, error) {
 }
 
 // PutManifest implements storage.
-func (l *layout) PutManifest(context.Context, string, *document, []string) error { return errReadOnly }
+func (l *layout) PutManifest(context.Context, string, *document, []string) (bool, error) {
+	return false, errReadOnly
+}
 
 // DeleteManifest implements storage.
 func (l *layout) DeleteManifest(context.Context, string, digest.Digest) error { return errReadOnly }

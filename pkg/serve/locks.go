@@ -2,27 +2,28 @@ package serve
 
 import "sync"
 
-// repoLocks makes changes of one repository's manifests and tags one at a time.
-type repoLocks struct {
+// keyedLocks make changes of one thing one at a time: of one repository's manifests
+// and tags, of one digest.
+type keyedLocks struct {
 	table sync.Mutex
-	locks map[string]*repoLock
+	locks map[string]*keyedLock
 }
 
-type repoLock struct {
+type keyedLock struct {
 	sync.Mutex
 	users int
 }
 
-// lock waits for the lock of a repository and returns what releases it.
-func (l *repoLocks) lock(repo string) (unlock func()) {
+// lock waits for the lock of a key and returns what releases it.
+func (l *keyedLocks) lock(key string) (unlock func()) {
 	l.table.Lock()
-	rl := l.locks[repo]
+	rl := l.locks[key]
 	if rl == nil {
-		rl = &repoLock{}
+		rl = &keyedLock{}
 		if l.locks == nil {
-			l.locks = map[string]*repoLock{}
+			l.locks = map[string]*keyedLock{}
 		}
-		l.locks[repo] = rl
+		l.locks[key] = rl
 	}
 	rl.users++
 	l.table.Unlock()
@@ -32,7 +33,7 @@ func (l *repoLocks) lock(repo string) (unlock func()) {
 		l.table.Lock()
 		defer l.table.Unlock()
 		if rl.users--; rl.users == 0 {
-			delete(l.locks, repo)
+			delete(l.locks, key)
 		}
 	}
 }

@@ -234,6 +234,7 @@ func (s *Server) deleteManifest(w http.ResponseWriter, r *http.Request, rt route
 	if err != nil {
 		return s.unknownIn(r, rt.repo, err, codeManifestUnknown)
 	}
+	s.deleted()
 	w.WriteHeader(http.StatusAccepted)
 	return nil
 }

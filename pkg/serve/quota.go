@@ -50,7 +50,6 @@ func (q *quota) give(n int64) { q.used.Add(-n) }
 // metered is an upload that is counted.
 type metered struct {
 	upload
-	content storage
 	quota   *quota
 	max     int64 // bytes of one blob; 0: no limit
 	n, mark int64
@@ -84,16 +83,13 @@ func (m *metered) Rewind() error {
 	return err
 }
 
-func (m *metered) Commit(ctx context.Context, repo string, want digest.Digest) error {
-	had, err := m.content.Holds(ctx, want)
-	if err == nil {
-		err = m.upload.Commit(ctx, repo, want)
-	}
+func (m *metered) Commit(ctx context.Context, repo string, want digest.Digest) (had bool, err error) {
+	had, err = m.upload.Commit(ctx, repo, want)
 	if err != nil || had {
 		m.release()
 	}
 	m.over = true
-	return err
+	return had, err
 }
 
 func (m *metered) Abort() {
@@ -111,40 +107,46 @@ func (m *metered) release() {
 
 // newUpload is a blob that arrives, within the limits.
 func (s *Server) newUpload(ctx context.Context, algo digest.Algorithm) (upload, error) {
-	if s.limits.Total > 0 && s.quota.used.Load() >= s.limits.Total {
-		return nil, s.quota.take(1)
+	if err := s.room(ctx, 1); err != nil {
+		return nil, err
 	}
 	up, err := s.content.NewUpload(ctx, algo)
 	if err != nil {
 		return nil, err
 	}
-	return &metered{upload: up, content: s.content, quota: &s.quota, max: s.limits.Blob}, nil
+	return &metered{upload: up, quota: &s.quota, max: s.limits.Blob}, nil
 }
 
 // putDocument stores a manifest, within the limits.
 func (s *Server) putDocument(ctx context.Context, repo string, doc *document, tags []string) error {
-	had, err := s.content.Holds(ctx, doc.Digest)
-	if err != nil {
+	if err := s.room(ctx, doc.Size); err != nil {
 		return err
 	}
-	if !had {
-		if err := s.quota.take(doc.Size); err != nil {
-			return err
-		}
+	if err := s.quota.take(doc.Size); err != nil {
+		return err
 	}
-	err = s.content.PutManifest(ctx, repo, doc, tags)
-	if err != nil && !had {
+	had, err := s.content.PutManifest(ctx, repo, doc, tags)
+	if err != nil || had {
 		s.quota.give(doc.Size)
 	}
 	return err
 }
 
 // fits refuses a body that is announced to be too long before it is read.
-func (s *Server) fits(length int64) error {
+func (s *Server) fits(ctx context.Context, length int64) error {
 	if s.limits.Blob > 0 && length > s.limits.Blob {
 		return codeTooLarge.with(fmt.Sprintf("the blob is larger than %d bytes, the most that this registry takes", s.limits.Blob))
 	}
-	if s.limits.Total > 0 && length > 0 && s.quota.used.Load()+length > s.limits.Total {
+	return s.room(ctx, length)
+}
+
+// room refuses what is more than the limit leaves, after what was deleted has gone.
+func (s *Server) room(ctx context.Context, length int64) error {
+	over := func() bool { return s.limits.Total > 0 && length > 0 && s.quota.used.Load()+length > s.limits.Total }
+	if over() {
+		s.collect(ctx)
+	}
+	if over() {
 		return codeQuota.with(fmt.Sprintf("the registry is full: it may hold %d bytes", s.limits.Total))
 	}
 	return nil

@@ -111,7 +111,9 @@ type Server struct {
 	metrics  *metrics
 	now      func() time.Time
 	sessions sessions
-	repos    repoLocks
+	repos    keyedLocks
+
+	collector collector
 
 	access       *accessLog // nil: none
 	accessFailed atomic.Bool
@@ -178,6 +180,7 @@ var (
 // Close drops uploads that did not end and releases the directory. The caller
 // has made sure that no request runs.
 func (s *Server) Close() error {
+	s.collector.close()
 	s.sessions.close()
 	return s.content.Close()
 }

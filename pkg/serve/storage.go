@@ -35,16 +35,17 @@ type storage interface {
 	Manifest(ctx context.Context, repo string, d digest.Digest) (ocispec.Descriptor, []byte, error)
 	// HasManifest is Manifest without reading it.
 	HasManifest(ctx context.Context, repo string, d digest.Digest) (bool, error)
-	PutManifest(ctx context.Context, repo string, m *document, tags []string) error
+	// PutManifest reports whether the bytes had been there, in whatever repository.
+	PutManifest(ctx context.Context, repo string, m *document, tags []string) (had bool, err error)
 	DeleteManifest(ctx context.Context, repo string, d digest.Digest) error // and the tags on it
 	DeleteTag(ctx context.Context, repo, tag string) error
 	Tags(ctx context.Context, repo string) ([]string, error) // in any order
 	Referrers(ctx context.Context, repo string, d digest.Digest) ([]ocispec.Descriptor, error)
 
-	// Holds reports whether the bytes are there, in whatever repository; Usage is
-	// how many bytes there are in all.
-	Holds(ctx context.Context, d digest.Digest) (bool, error)
+	// Usage is how many bytes there are in all.
 	Usage(ctx context.Context) (int64, error)
+	// Collect removes content that no repository has, and returns how many bytes.
+	Collect(ctx context.Context) (freed int64, err error)
 
 	Close() error
 }
@@ -56,8 +57,9 @@ type upload interface {
 	// errUnsupported and is of no use any more.
 	Mark() error
 	Rewind() error
-	// Commit makes it a blob of repo, or reports errMismatch. It ends the upload.
-	Commit(ctx context.Context, repo string, want digest.Digest) error
+	// Commit makes it a blob of repo, or reports errMismatch. It ends the upload. had
+	// tells whether the bytes had been there, in whatever repository.
+	Commit(ctx context.Context, repo string, want digest.Digest) (had bool, err error)
 	// Abort drops it. After Commit it does nothing.
 	Abort()
 }

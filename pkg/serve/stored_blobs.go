@@ -90,41 +90,42 @@ func (u *storedUpload) Abort() {
 
 // Commit implements upload. Bytes under another digest than the store's usual
 // one are stored again under that.
-func (u *storedUpload) Commit(ctx context.Context, _ string, want digest.Digest) error {
+func (u *storedUpload) Commit(ctx context.Context, _ string, want digest.Digest) (had bool, err error) {
 	if err := u.begin(); err != nil { // an empty blob
-		return err
+		return false, err
+	}
+	if had, err = exists(u.s.s.Path(want)); err != nil {
+		return false, err
 	}
 	got, err := u.in.Commit(ctx, "application/octet-stream")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if got.Digest == want {
-		return u.s.s.Sync(ctx)
+		return had, u.s.s.Sync(ctx)
 	}
 	if want.Algorithm() == got.Digest.Algorithm() {
-		return errMismatch
+		return false, errMismatch
 	}
 	rc, err := u.s.s.Open(ctx, got)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer rc.Close()
 	got.Digest = want
 	switch err := u.s.s.PutExpected(ctx, got, rc); {
 	case errors.Is(err, store.ErrCorrupt):
-		return errMismatch
+		return false, errMismatch
 	case err != nil:
-		return err
+		return false, err
 	}
-	return u.s.s.Sync(ctx)
-}
-
-// Holds implements storage.
-func (s *stored) Holds(_ context.Context, d digest.Digest) (bool, error) {
-	return exists(s.s.Path(d))
+	return had, u.s.s.Sync(ctx)
 }
 
 // Usage implements storage.
 func (s *stored) Usage(ctx context.Context) (int64, error) {
 	return usage(ctx, filepath.Join(s.s.Root(), "blobs"))
 }
+
+// Collect implements storage: that is what `store gc` does.
+func (s *stored) Collect(context.Context) (int64, error) { return 0, nil }

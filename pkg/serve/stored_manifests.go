@@ -56,10 +56,13 @@ func (s *stored) HasManifest(ctx context.Context, repo string, d digest.Digest) 
 }
 
 // PutManifest implements storage.
-func (s *stored) PutManifest(ctx context.Context, repo string, m *document, tags []string) error {
+func (s *stored) PutManifest(ctx context.Context, repo string, m *document, tags []string) (had bool, err error) {
+	if had, err = exists(s.s.Path(m.Digest)); err != nil {
+		return false, err
+	}
 	desc := ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}
 	if err := s.s.PutExpected(ctx, desc, bytes.NewReader(m.raw)); err != nil {
-		return err
+		return had, err
 	}
 	s.noted.Lock()
 	s.types[m.Digest] = m.MediaType
@@ -67,22 +70,22 @@ func (s *stored) PutManifest(ctx context.Context, repo string, m *document, tags
 	s.noted.Unlock()
 	if m.subject != "" {
 		if err := s.setReferrers(ctx, repo, m.subject, m.Digest, &m.Descriptor); err != nil {
-			return err
+			return had, err
 		}
 	}
 	if len(tags) == 0 {
-		return s.s.Sync(ctx)
+		return had, s.s.Sync(ctx)
 	}
 	for _, t := range tags {
 		name, err := refName(repo, t)
 		if err != nil {
-			return err
+			return had, err
 		}
 		if err := s.s.SetRef(ctx, name, desc); err != nil {
-			return err
+			return had, err
 		}
 	}
-	return nil
+	return had, nil
 }
 
 // DeleteManifest implements storage: the refs of the repository that point at it

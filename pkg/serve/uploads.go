@@ -49,7 +49,7 @@ func (s *Server) postUpload(w http.ResponseWriter, r *http.Request, rt route) er
 	if s.sessions.full() {
 		return codeTooMany
 	}
-	if err := s.fits(r.ContentLength); err != nil {
+	if err := s.fits(r.Context(), r.ContentLength); err != nil {
 		return err
 	}
 	up, err := s.newUpload(r.Context(), algorithm(want))
@@ -148,7 +148,7 @@ func (s *Server) putUpload(w http.ResponseWriter, r *http.Request, rt route) err
 }
 
 func (s *Server) finish(ctx context.Context, w http.ResponseWriter, up upload, repo string, want digest.Digest) error {
-	err := up.Commit(ctx, repo, want)
+	_, err := up.Commit(ctx, repo, want)
 	switch {
 	case errors.Is(err, errMismatch):
 		return codeDigestInvalid.with(fmt.Sprintf("what was uploaded is not %s", want))
@@ -179,7 +179,7 @@ func (s *Server) append(w http.ResponseWriter, r *http.Request, se *session) err
 			return codeSizeInvalid.with("Content-Range and Content-Length differ").as(http.StatusRequestedRangeNotSatisfiable)
 		}
 	}
-	if err := s.fits(max(r.ContentLength, announced)); err != nil {
+	if err := s.fits(r.Context(), max(r.ContentLength, announced)); err != nil {
 		return err
 	}
 	if err := se.up.Mark(); err != nil {
