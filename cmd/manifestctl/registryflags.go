@@ -29,6 +29,7 @@ type registryFlags struct {
 
 	caFiles []string
 	certDir string
+	realms  hostsValue
 	offline bool
 	timeout time.Duration
 
@@ -62,6 +63,7 @@ func (e *env) addRegistryFlags(f *pflag.FlagSet) {
 	f.BoolVar(&g.passwordStdin, "password-stdin", false, "read the password from standard input")
 	f.StringArrayVar(&g.caFiles, "ca-file", nil, "`FILE` with certificates of authorities to trust, in PEM, beside the system's")
 	f.StringVar(&g.certDir, "cert-dir", "", "`DIR` with *.crt to trust, and *.cert and *.key to show, as in certs.d/HOST")
+	f.Var(&g.realms, "token-server", "`HOST,...` servers that may get a registry's credentials for tokens, though they are of another domain")
 	f.StringVar(&g.confFile, "registries-conf", "", "`FILE` of mirrors and short names, in the stead of podman's")
 	f.BoolVar(&g.offline, "offline", false, "fail instead of asking any registry")
 	f.DurationVar(&g.timeout, "timeout", 0, "`DURATION` end the command after so long: 90s, 15m")
@@ -223,6 +225,7 @@ func (e *env) registry() registry.Options {
 	return registry.Options{
 		PlainHTTP: g.plainHTTP.Hosts,
 		Insecure:  g.insecure.Hosts,
+		Realms:    g.realms.Hosts,
 		Keychain:  credentials.New(e.keychain()),
 		UserAgent: "manifestctl/" + version(),
 		CAFiles:   g.caFiles,

@@ -198,3 +198,32 @@ func TestCopy_C29_killed(t *testing.T) {
 	}
 	t.Logf("killed at each of %d requests", killed)
 }
+
+// TestLogin_peers holds that logins are the same for us and for the peers: what one keeps, the other finds and shows the registry.
+func TestLogin_peers(t *testing.T) {
+	r := testregistry.New(t, testregistry.Options{})
+	r.Basic("me", "s3cret")
+	putImages(t, r, "app", "1", sixPlatforms[:1], func(string) ocispec.Descriptor {
+		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: r.Put("app", []byte("layer")), Size: 5}
+	})
+	w := who{name: "self", home: t.TempDir()}
+	skopeo := tool(t, "skopeo")
+	login := func(args ...string) *exec.Cmd {
+		cmd := w.command(nil, append([]string{"login", "--username", "me", "--password-stdin"}, args...)...)
+		cmd.Stdin = strings.NewReader("s3cret\n")
+		return cmd
+	}
+
+	ok(t, login(r.Host)) // docker's file
+	ok(t, w.other(nil, skopeo, "inspect", "--raw", "--tls-verify=false", "docker://"+r.Host+"/app:1"))
+	ok(t, login("--authfile", w.home+"/auth.json", r.Host))
+	assert.Equal(t, "me\n", ok(t, w.other(nil, skopeo, "login", "--get-login", "--authfile", w.home+"/auth.json", r.Host)).stdout)
+
+	ok(t, w.command(nil, "logout", r.Host))
+	require.NotZero(t, do(t, w.command(nil, "digest", r.Host+"/app:1")).code)
+	ok(t, w.other(nil, skopeo, "login", "--tls-verify=false", "--username", "me", "--password", "s3cret", r.Host)) // podman's file
+	ok(t, w.command(nil, "digest", r.Host+"/app:1"))
+	assert.Equal(t, "me\n", ok(t, w.command(nil, "login", "--get-login", r.Host)).stdout)
+	got := do(t, w.command(nil, "logout", r.Host))
+	assert.Contains(t, got.stderr, "still logged in")
+}

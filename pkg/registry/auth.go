@@ -262,8 +262,8 @@ func (c *Client) checkRealm(h *host, realm string, secret bool) (*url.URL, error
 		u.Scheme == "https" && sameSite(u.Hostname(), o.Hostname()) ||
 		h.loopback && isLoopback(u.Host)
 	if secret && !trusted {
-		return nil, fmt.Errorf("%w: %s wants its credentials sent to %s://%s, which is not of the same domain: refused; the registry's operator can name a token server under its own domain",
-			ErrDenied, h.name, u.Scheme, u.Host)
+		return nil, fmt.Errorf("%w: %s wants its credentials sent to %s://%s, which is not of the same domain: refused; if %s belongs to it, --token-server=%s allows it",
+			ErrDenied, h.name, u.Scheme, u.Host, u.Hostname(), u.Host)
 	}
 	return u, nil
 }
