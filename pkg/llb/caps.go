@@ -6,11 +6,9 @@ import (
 	apipb "github.com/moby/buildkit/util/apicaps/pb"
 )
 
-// declined are the capabilities of BuildKit that [Decode] does not have. A frontend that asks first leaves out what needs them.
+// declined are the capabilities of BuildKit that [Decode] does not have. A frontend that asks first leaves out
+// what needs them; so what must not be left out silently (devices, limits of a cgroup) is not here, and refused where it is read.
 var declined = map[apicaps.CapID]bool{
-	pb.CapExecMetaCgroupParent:      true,
-	pb.CapExecMetaCDI:               true,
-	pb.CapExecMetaLinuxResources:    true,
 	pb.CapExecMetaNetworkProxy:      true,
 	pb.CapSourceImageBlob:           true,
 	pb.CapSourceHTTPSignatureVerify: true,

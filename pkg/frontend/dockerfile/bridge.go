@@ -31,8 +31,9 @@ type bridge struct {
 	in   *input
 	opts map[string]string
 
-	mu     sync.Mutex // guards warned, and calls of o.Capture
+	mu     sync.Mutex // guards warned and failed, and calls of o.Capture
 	warned []warning
+	failed error     // what the frontend went on after, and must not
 	shown  *sync.Map // names of the loads that were shown: each once, whoever asks again
 }
 
@@ -130,7 +131,19 @@ func (b *bridge) forward(ctx context.Context, req client.SolveRequest) (*client.
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.warned = append(b.warned, again.warned...)
+	if err == nil {
+		err = again.failed
+	}
 	return res, err
+}
+
+// refuse fails the build although the frontend goes on.
+func (b *bridge) refuse(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failed == nil {
+		b.failed = err
+	}
 }
 
 // ResolveImageConfig implements client.Client.

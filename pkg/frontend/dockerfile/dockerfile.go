@@ -90,6 +90,9 @@ func run(ctx context.Context, o Options, request string) (*bridge, *client.Resul
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
 	}
+	if err == nil {
+		err = b.failed
+	}
 	if err != nil {
 		return nil, nil, b.explain(err)
 	}

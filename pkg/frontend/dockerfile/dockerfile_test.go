@@ -36,6 +36,7 @@ var errNoImage = errors.New("no such image")
 // host knows images by name, with their configs, and files of remote contexts.
 type host struct {
 	images map[string]ocispec.Image
+	raw    map[string]json.RawMessage // members of configs that image-spec's type has not
 	files  fs.FS
 
 	mu     sync.Mutex // guards asked and opened
@@ -59,6 +60,12 @@ func (h *host) Image(_ context.Context, ref string, p platform.Platform, pull bo
 	img.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromString("layer")}}
 	img.History = []ocispec.History{{CreatedBy: "base"}}
 	raw, err := json.Marshal(img)
+	if more, ok := h.raw[ref]; ok && err == nil {
+		tree := map[string]any{}
+		if err = errors.Join(json.Unmarshal(raw, &tree), json.Unmarshal(more, &tree)); err == nil {
+			raw, err = json.Marshal(tree)
+		}
+	}
 	return digest.FromString(ref), raw, err
 }
 

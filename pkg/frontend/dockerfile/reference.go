@@ -62,7 +62,7 @@ func (emptyFS) Open(name string) (fs.File, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
-// dirFS opens files inside a directory. It holds no descriptor between them.
+// dirFS opens files inside a directory. It holds no descriptor between them, and never waits for one.
 type dirFS string
 
 func (d dirFS) Open(name string) (fs.File, error) {
@@ -71,7 +71,11 @@ func (d dirFS) Open(name string) (fs.File, error) {
 		return nil, err
 	}
 	defer root.Close()
-	return root.Open(name)
+	f, err := root.OpenFile(name, os.O_RDONLY|nonBlocking, 0)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // clean is a path of the frontend as io/fs wants it.
@@ -79,8 +83,17 @@ func clean(name string) string {
 	return strings.TrimPrefix(path.Join("/", name), "/")
 }
 
-// ReadFile implements client.Reference.
-func (r *reference) ReadFile(ctx context.Context, req client.ReadRequest) (_ []byte, err error) {
+// ReadFile implements client.Reference. The frontend takes every error of an ignore file for "there is none"; here one
+// that is there and cannot be read fails the build: what it was to keep out would get in.
+func (r *reference) ReadFile(ctx context.Context, req client.ReadRequest) ([]byte, error) {
+	data, err := r.read(ctx, req)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(req.Filename, ".dockerignore") {
+		r.b.refuse(err)
+	}
+	return data, err
+}
+
+func (r *reference) read(ctx context.Context, req client.ReadRequest) (_ []byte, err error) {
 	files, err := r.open(ctx)
 	if err != nil {
 		return nil, err

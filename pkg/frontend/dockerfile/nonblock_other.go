@@ -1,0 +1,6 @@
+//go:build !unix
+
+package dockerfile
+
+// nonBlocking is not needed where there are no FIFOs.
+const nonBlocking = 0
