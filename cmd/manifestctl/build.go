@@ -43,6 +43,7 @@ type buildFlags struct {
 	quiet       bool
 	verify      string
 	allow       []string
+	attest      []string
 	provenance  string
 	sbom        string
 }
@@ -50,6 +51,7 @@ type buildFlags struct {
 func (b *buildFlags) add(f *pflag.FlagSet) {
 	b.inputFlags.add(f)
 	b.dockerfile.add(f)
+	buildxFlags(f)
 	b.reports.add(f)
 	b.caches.add(f)
 	f.StringVarP(&b.file, "file", "f", "", "`FILE` the spec or the Dockerfile (default: rootfs.yaml or Dockerfile in the context); - is a Dockerfile on standard input")
@@ -63,7 +65,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.IntVar(&b.parallel, "parallel", 0, "`N` steps at most at once over all platforms (default: the number of processors)")
 	f.StringArrayVar(&b.secrets, "secret", nil, "`id=NAME[,src=FILE|,env=VAR]` a secret for the steps that mount it; may be repeated")
 	f.StringArrayVar(&b.labels, "label", nil, "`KEY=VALUE` set a label of the images; may be repeated")
-	f.StringArrayVar(&b.annotations, "annotation", nil, "`KEY=VALUE` set an annotation of the index and its manifests; may be repeated")
+	f.StringArrayVar(&b.annotations, "annotation", nil, "`[TARGET:]KEY=VALUE` set an annotation of the index and its manifests, or of index, manifest[PLATFORM] or manifest-descriptor[PLATFORM]; may be repeated")
 	b.host.add(f)
 	f.StringVar(&b.keepStorage, "keep-storage", "", "`SIZE` keep the store below it by dropping the least recently used cache after the build; 0 for no limit (default: a tenth of the disk)")
 	f.StringVar(&b.iidFile, "iidfile", "", "`FILE` write the image ID to it: the config's digest of a single image, the index's of several")
@@ -72,6 +74,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.BoolVarP(&b.quiet, "quiet", "q", false, "show no progress, only the digest")
 	f.StringVar(&b.verify, "verify", "error", "`MODE` what to do when contents are not of their platform: error, warn or off")
 	f.StringArrayVar(&b.allow, "allow", nil, "`ENTITLEMENT|PATH-GLOB=PLATFORM|any` let steps have network.host or security.insecure; files that may be of this platform as well; may be repeated")
+	f.StringArrayVar(&b.attest, "attest", nil, "`TYPE` attach an attestation: only type=TYPE,disabled=true so far")
 	f.StringVar(&b.provenance, "provenance", "false", "`MODE` attach provenance: only false so far")
 	f.StringVar(&b.sbom, "sbom", "false", "`MODE` attach an SBOM: only false so far")
 }
@@ -94,6 +97,9 @@ func newBuild(e *env) *cobra.Command {
 			dir := "."
 			if len(args) == 1 {
 				dir = args[0]
+			}
+			if err := refuseBuildx(cmd.Flags()); err != nil {
+				return err
 			}
 			var req build.Request
 			done, err := b.chooseInput(e, &req, dir)
@@ -237,7 +243,7 @@ func (b *buildFlags) request(e *env, req *build.Request) (err error) {
 	if req.Labels, err = keyValues("label", b.labels, nil); err != nil {
 		return err
 	}
-	if req.Annotations, err = parseAnnotations(b.annotations); err != nil {
+	if req.Annotations, req.Annotate, err = parseAnnotations(b.annotations); err != nil {
 		return err
 	}
 	if req.Secrets, err = parseSecrets(e, b.secrets); err != nil {
@@ -267,6 +273,11 @@ func (b *buildFlags) request(e *env, req *build.Request) (err error) {
 
 // attestations refuses what later versions attach.
 func (b *buildFlags) attestations() error {
+	for _, a := range b.attest {
+		if a != "false" && !strings.HasSuffix(a, "disabled=true") {
+			return usagef("--attest=%s is not supported yet", a).withHint("only type=...,disabled=true is")
+		}
+	}
 	for flag, value := range map[string]string{"provenance": b.provenance, "sbom": b.sbom} {
 		if value != "false" {
 			return usagef("--%s=%s is not supported yet", flag, value).withHint("only --%s=false is", flag)
@@ -323,26 +334,4 @@ func (b *buildFlags) options(e *env) (build.Options, error) {
 	o.Parallel, o.NoCache, o.KeepGoing, o.Pull = b.parallel, b.noCache, b.keepGoing, b.pull
 	o.Registry, o.Environ, o.Stdout, o.Now = e.registry(), e.getenv, e.stdout, e.now
 	return o, nil
-}
-
-// parseAnnotations reads --annotation. The targets that buildx knows ("index:KEY=VALUE") are refused rather than
-// taken for a part of the key.
-func parseAnnotations(values []string) (map[string]string, error) {
-	for _, v := range values {
-		if target, _, ok := strings.Cut(v, ":"); ok && !strings.Contains(target, "=") && isAnnotationTarget(target) {
-			return nil, usagef("--annotation %q: targets are not supported", v).withHint("the spec's annotations: has index: and manifest:")
-		}
-	}
-	return keyValues("annotation", values, nil)
-}
-
-func isAnnotationTarget(s string) bool {
-	for word := range strings.SplitSeq(s, ",") {
-		word, _, _ = strings.Cut(word, "[")
-		switch word {
-		case "index", "manifest", "index-descriptor", "manifest-descriptor":
-			return true
-		}
-	}
-	return false
 }

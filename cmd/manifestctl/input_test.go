@@ -126,16 +126,6 @@ func TestParseSecrets(t *testing.T) {
 	}
 }
 
-func TestParseAnnotations(t *testing.T) {
-	got, err := parseAnnotations([]string{"org.opencontainers.image.url=https://example.com:8080/x", "a:b=c"})
-	require.NoError(t, err)
-	assert.Equal(t, map[string]string{"org.opencontainers.image.url": "https://example.com:8080/x", "a:b": "c"}, got)
-	for _, bad := range []string{"index:a=b", "manifest[linux/amd64]:a=b", "index,manifest:a=b", "a"} {
-		_, err := parseAnnotations([]string{bad})
-		require.ErrorIs(t, err, errUsage, "%q", bad)
-	}
-}
-
 func TestStoreRoot(t *testing.T) {
 	for name, tc := range map[string]struct {
 		flag string

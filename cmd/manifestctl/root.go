@@ -35,7 +35,7 @@ func newRoot(e *env) *cobra.Command {
 		newAdd(e),
 		newAnnotate(e),
 		newAppend(e),
-		newBuild(e), newLock(e),
+		newBuild(e), newLock(e), newBake(),
 		newCache(e),
 		newCreate(e),
 		newCopy(e),

@@ -39,6 +39,7 @@ type Request struct {
 	Epoch       *int64            // SOURCE_DATE_EPOCH, seconds
 	Labels      map[string]string // --label
 	Annotations map[string]string // --annotation, of the index and its manifests
+	Annotate    []Annotation      // --annotation TARGET:KEY=VALUE
 	Allow       []verify.Allow    // --allow: contents that may be of another platform, beside the spec's
 
 	renew bool // names mean what they mean now: Lock
@@ -62,6 +63,13 @@ type Dockerfile struct {
 
 // Entitlements is what steps may ask for beyond a sandbox: --allow.
 type Entitlements = llb.Allow
+
+// Annotation is one that is meant for a part of the result.
+type Annotation struct {
+	Target     string            // index, manifest, or manifest-descriptor: the index's entry
+	Platform   platform.Platform // of manifests; zero is all
+	Key, Value string
+}
 
 // SecretSource says where a secret's bytes are.
 type SecretSource struct {

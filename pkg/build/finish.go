@@ -163,7 +163,9 @@ func (f *finisher) product(ctx context.Context, form form) (output.Product, erro
 			return output.Product{}, err
 		}
 		p.Images = append(p.Images, img)
-		children = append(children, img.Desc)
+		entry := img.Desc
+		entry.Annotations = t.EntryAnnotations
+		children = append(children, entry)
 		for _, l := range img.Layers {
 			p.Mounts[l.Digest] = append(p.Mounts[l.Digest], f.placesOf(l.Digest)...)
 		}

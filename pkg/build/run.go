@@ -78,6 +78,24 @@ func applyFlags(b *graph.Build, req Request) {
 		t.Annotations = overlay(t.Annotations, req.Annotations)
 	}
 	b.IndexAnnotations = overlay(b.IndexAnnotations, req.Annotations)
+	for _, a := range req.Annotate {
+		one := map[string]string{a.Key: a.Value}
+		if a.Target == "index" {
+			b.IndexAnnotations = overlay(b.IndexAnnotations, one)
+		}
+		for i := range b.Targets {
+			t := &b.Targets[i]
+			if !a.Platform.IsZero() && a.Platform != t.Platform {
+				continue
+			}
+			switch a.Target {
+			case "manifest":
+				t.Annotations = overlay(t.Annotations, one)
+			case "manifest-descriptor":
+				t.EntryAnnotations = overlay(t.EntryAnnotations, one)
+			}
+		}
+	}
 }
 
 func overlay(base, top map[string]string) map[string]string {

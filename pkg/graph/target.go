@@ -24,7 +24,9 @@ type Target struct {
 	Config      ConfigPatch
 	Image       *ImageConfig      // when the frontend makes the whole config: Config is laid over it, not over the base's
 	Annotations map[string]string // of the manifest
-	Created     int64             // seconds since the epoch: config.created and the history's
+	// EntryAnnotations are those of the index's entry for the manifest.
+	EntryAnnotations map[string]string
+	Created          int64 // seconds since the epoch: config.created and the history's
 }
 
 // ImageConfig is the whole config of an image but for its layers, as a Dockerfile frontend gives it.
