@@ -93,7 +93,8 @@ func (g *Git) run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = g.Tree()
 	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(g.dir, "home"), "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1",
+		"PATH=" + os.Getenv("PATH"), //nolint:forbidigo // git finds its parts by it
+		"HOME=" + filepath.Join(g.dir, "home"), "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "SSH_ASKPASS=", "GIT_OPTIONAL_LOCKS=0",
 		"GIT_CONFIG_COUNT=" + strconv.Itoa(len(config)), "GIT_SSH_COMMAND=" + g.ssh(),
 	}
@@ -102,7 +103,7 @@ func (g *Git) run(ctx context.Context, args ...string) ([]byte, error) {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, kv[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, kv[1]))
 	}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
-		if v := os.Getenv(name); v != "" {
+		if v := os.Getenv(name); v != "" { //nolint:forbidigo // as package net/http reads them
 			cmd.Env = append(cmd.Env, name+"="+v)
 		}
 	}

@@ -118,7 +118,10 @@ func (w *Worker) bring(ctx context.Context, blob digest.Digest) error {
 		if toc.DiffID != o.diffID {
 			return nil, fmt.Errorf("it unpacks to %s, not to %s: %w", toc.DiffID, o.diffID, store.ErrCorrupt)
 		}
-		return nil, errors.Join(w.putTOC(toc), w.facts().PutFacts(said), w.facts().PutUnpacked(blob, o.diffID))
+		if said != nil { // nobody wanted them
+			err = w.facts().PutFacts(said)
+		}
+		return nil, errors.Join(w.putTOC(toc), err, w.facts().PutUnpacked(blob, o.diffID))
 	})
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", blob, err)
