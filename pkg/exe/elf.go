@@ -19,6 +19,9 @@ const (
 
 	etRel, etExec, etDyn, etCore = 1, 2, 3, 4
 
+	maxNotes        = 32 // segments of notes; files have three
+	maxDataSegments = 8  // that are searched for Go's build information
+
 	maxPhdrs = 512  // read of one file; Linux takes at most 64 KiB of them
 	maxShdrs = 8192 // the same; attributes stand in linked files, which have some forty
 )
@@ -211,6 +214,8 @@ func parseELF(w *window) *File {
 		f.Partial = true
 		return f
 	}
+	noted := 0
+	tables := 0 // a file has one dynamic section; what claims more is not read more often
 	for _, s := range segments {
 		switch {
 		case s.kind == ptInterp:
@@ -218,21 +223,25 @@ func parseELF(w *window) *File {
 				f.Interp = name
 				f.Kind = Program
 			}
-		case s.kind == ptNote, s.kind == ptGNUProperty:
+		case (s.kind == ptNote || s.kind == ptGNUProperty) && noted < maxNotes:
+			noted++
 			notes(f, &h, w.upTo(s.off, min(s.filesz, keepNote)), s.align)
 		case s.kind == ptProc0+3 && h.machine == emRISCV:
 			attributes(f, &h, w.upTo(s.off, min(s.filesz, keepNote)))
 		case s.kind == ptProc0+3 && h.machine == emMIPS:
 			mipsFlags(f, &h, w.upTo(s.off, min(s.filesz, keepNote)))
-		case s.kind == ptDynamic:
+		case s.kind == ptDynamic && tables == 0:
+			tables++
 			dynamic(f, &h, segments, w, s)
 		}
 	}
 	if h.machine == emARM || h.machine == emRISCV && (f.RISCV == nil || f.RISCV.ISA == "") {
 		sections(f, &h, w)
 	}
+	looked := 0
 	for _, s := range segments {
-		if s.kind == ptLoad && s.flags&2 != 0 && f.Go == nil {
+		if s.kind == ptLoad && s.flags&2 != 0 && f.Go == nil && looked < maxDataSegments {
+			looked++
 			f.Go = goBuild(w, s.off, min(s.filesz, keepData))
 		}
 	}

@@ -192,3 +192,25 @@ func TestCollectorSkip(t *testing.T) {
 	require.NotNil(t, c.File())
 	assert.Equal(t, exe.Parse(b), c.File())
 }
+
+// A file that claims hundreds of dynamic sections, all of them the same long one, is read once.
+func TestParseManySections(t *testing.T) {
+	one := testexe.ELF{Arch: "amd64", Type: 3, Interp: "/lib64/ld.so", Needed: []string{"liba.so"}}.Bytes()
+	const phdr, count = 56, 400
+	head := bytes.Clone(one[:64])
+	table := one[64:]
+	dynamic := []byte(nil)
+	for i := 0; i < 4*phdr; i += phdr {
+		if binary.LittleEndian.Uint32(table[i:]) == 2 {
+			dynamic = table[i : i+phdr]
+		}
+	}
+	require.NotNil(t, dynamic)
+	b := append(append(bytes.Clone(one), table[:phdr]...), bytes.Repeat(dynamic, count-1)...)
+	binary.LittleEndian.PutUint64(head[32:], uint64(len(one)))
+	binary.LittleEndian.PutUint16(head[56:], count)
+	copy(b, head)
+	f := exe.Parse(b)
+	require.NotNil(t, f)
+	assert.Equal(t, []string{"liba.so"}, f.Needed)
+}
