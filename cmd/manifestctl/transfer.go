@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,8 +24,13 @@ func (e *env) withTransfer(ctx context.Context, reads, writes []ref.Ref, f func(
 	return e.withTransferAs(ctx, func(*registry.Options) {}, reads, writes, f)
 }
 
+// transferGC is by how many percent memory may grow between two collections while images move.
+const transferGC = 25
+
 // withTransferAs is withTransfer with other options of the registries than the flags say.
 func (e *env) withTransferAs(ctx context.Context, adjust func(*registry.Options), reads, writes []ref.Ref, f func(transfer.Env) error) error {
+	// Bytes stream: there is little garbage, and what the collector lets stand is most of a transfer's memory.
+	defer debug.SetGCPercent(debug.SetGCPercent(transferGC))
 	o := e.registry()
 	adjust(&o)
 	var done func()

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -97,24 +95,13 @@ func TestCopy_D20_memory(t *testing.T) {
 		return true
 	}))
 	cmd := who{name: "self", home: t.TempDir()}.command(nil, "copy", src.Host+"/big:1", dst.Host+"/big:1")
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	peak := peakMemory(t, cmd)
 	got, ok := dst.Manifest("big", "1")
 	require.True(t, ok)
 	assert.Equal(t, images.index, digest.FromBytes(got))
-	idle := who{name: "self", home: t.TempDir()}.command(nil, "version")
-	require.NoError(t, idle.Run())
-	peak, least := maxRSS(t, cmd), maxRSS(t, idle)
+	least := peakMemory(t, who{name: "self", home: t.TempDir()}.command(nil, "version"))
 	t.Logf("peak %d KiB, of which %d KiB are the program's own", peak, least)
 	assert.LessOrEqual(t, peak, least+(12<<10), "KiB")
-}
-
-// maxRSS is the most memory that a process had, in KiB.
-func maxRSS(t *testing.T, cmd *exec.Cmd) int64 {
-	t.Helper()
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	require.True(t, ok)
-	return usage.Maxrss
 }
 
 // same is one byte without end.

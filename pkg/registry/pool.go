@@ -99,17 +99,18 @@ func (p *pool) get(k transportKey) (*http.Transport, error) {
 		}
 	}
 	t := &http.Transport{
-		Proxy:                  p.proxyFor,
-		DialContext:            dial,
-		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
-		MaxIdleConns:           100,
-		MaxIdleConnsPerHost:    32,
-		IdleConnTimeout:        90 * time.Second,
-		TLSHandshakeTimeout:    20 * time.Second,
-		DisableCompression:     true, // digests are of the bytes as they are stored
-		WriteBufferSize:        64 << 10,
-		ReadBufferSize:         64 << 10,
+		Proxy:               p.proxyFor,
+		DialContext:         dial,
+		ForceAttemptHTTP2:   true,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+		MaxIdleConns:        100,
+		MaxIdleConnsPerHost: 32,
+		IdleConnTimeout:     90 * time.Second,
+		TLSHandshakeTimeout: 20 * time.Second,
+		DisableCompression:  true, // digests are of the bytes as they are stored
+		// There are as many as connections, and what streams goes past them: its own pieces are larger.
+		WriteBufferSize:        16 << 10,
+		ReadBufferSize:         16 << 10,
 		MaxResponseHeaderBytes: 256 << 10,
 	}
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: k.insecure} //nolint:gosec // asked for by Options.Insecure

@@ -16,8 +16,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// bufferSize is what is hashed and written at once.
-const bufferSize = 1 << 20
+// bufferSize is what is hashed and written at once. A transfer has one for each of its streams: larger ones are not faster.
+const bufferSize = 256 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
