@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -100,8 +101,8 @@ func debianRegistry(t *testing.T) http.Handler {
 func appendByProcesses(t *testing.T, host string) {
 	t.Helper()
 	writers, rounds := 6, 1
-	if os.Getenv("MANIFESTCTL_SOAK") != "" {
-		writers, rounds = 50, 20
+	if n := soakRounds(); n > 0 {
+		writers, rounds = 50, n
 	}
 	path, err := exec.LookPath("manifestctl")
 	require.NoError(t, err)
@@ -200,4 +201,16 @@ func watchTag(t *testing.T, tag string) (stop func() int) {
 		client.Close()
 		return len(seen)
 	}
+}
+
+// soakRounds is how many rounds MANIFESTCTL_SOAK asks for: 20, or as many as it says; 0 is the short form.
+func soakRounds() int {
+	n, err := strconv.Atoi(os.Getenv("MANIFESTCTL_SOAK"))
+	switch {
+	case err != nil:
+		return 0
+	case n == 1:
+		return 20
+	}
+	return n
 }
