@@ -30,6 +30,7 @@ FUZZ += FuzzDockerManifest
 FUZZ += FuzzEdit
 FUZZ += FuzzExe
 FUZZ += FuzzFromOCI
+FUZZ += FuzzHTTP
 FUZZ += FuzzLayout
 FUZZ += FuzzLoad
 FUZZ += FuzzPackages
