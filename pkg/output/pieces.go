@@ -129,7 +129,9 @@ func (l *Layout) Read(ctx context.Context, desc ocispec.Descriptor) (_ []byte, o
 }
 
 // putBuffer is how much is read and written at once.
-const putBuffer = 128 << 10
+const putBuffer = 64 << 10
+
+var putBuffers = sync.Pool{New: func() any { return new([putBuffer]byte) }}
 
 // verifies reports whether a reader gives an error in place of io.EOF unless its bytes have the digest.
 func verifies(r io.Reader, d digest.Digest) bool {
@@ -155,8 +157,9 @@ func (l *Layout) Put(ctx context.Context, desc ocispec.Descriptor, r io.Reader) 
 		} else {
 			w = io.MultiWriter(w, v)
 		}
-		buf := make([]byte, putBuffer)
-		n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(contextReader{ctx, r}, desc.Size+1), buf)
+		buf := putBuffers.Get().(*[putBuffer]byte) //nolint:forcetypeassert // the pool holds nothing else
+		defer putBuffers.Put(buf)
+		n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(contextReader{ctx, r}, desc.Size+1), buf[:])
 		switch {
 		case err != nil:
 			return err
