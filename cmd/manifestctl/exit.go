@@ -90,6 +90,7 @@ var errorKinds = []struct {
 	{build.ErrLLB, exitUsage, ""},
 	{build.ErrUnsupported, exitUsage, ""},
 	{build.ErrInput, exitUsage, ""},
+	{build.ErrNoCommand, exitUsage, "name one after the image"},
 	{build.ErrSSH, exitUsage, "keys with a passphrase belong into an agent: ssh-add"},
 	{platform.ErrInvalid, exitUsage, "`manifestctl emulate ls` lists the platforms"},
 	{ref.ErrInvalid, exitUsage, ""},
@@ -179,6 +180,13 @@ func (e *env) fail(ctx context.Context, err error) int {
 	}
 	if err == errQuiet { //nolint:errorlint // joined with another it is no answer
 		return exitFailed
+	}
+	var program programError
+	if errors.As(err, &program) {
+		if program.say != "" {
+			e.note("manifestctl: %s", program.say)
+		}
+		return program.code
 	}
 	e.excerpt(err)
 	e.note("manifestctl: %s", err)

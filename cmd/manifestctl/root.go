@@ -60,6 +60,7 @@ func newRoot(e *env) *cobra.Command {
 		newRemove(e),
 		newResolve(e),
 		newRm(e),
+		newRun(e),
 		newSave(e),
 		newServe(e),
 		newSpec(e),

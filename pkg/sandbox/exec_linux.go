@@ -43,6 +43,9 @@ func (st *step) process() (*ExitError, error) {
 	}
 	defer null.Close()
 	files := []uintptr{null.Fd(), null.Fd(), null.Fd()}
+	if st.in >= 0 {
+		files[0] = uintptr(st.in)
+	}
 	for i, fd := range st.out {
 		if fd < 0 {
 			continue

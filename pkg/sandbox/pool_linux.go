@@ -260,6 +260,14 @@ func (p *Pool) Run(ctx context.Context, s Step) error {
 		streams = append(streams, st)
 		fds = append(fds, st.remote)
 	}
+	stdin, feed, err := newFeed(s.Stdin)
+	if err != nil {
+		return err
+	}
+	defer feed.close()
+	if s.Stdin != nil {
+		fds = append(fds, stdin)
+	}
 	a, err := p.acquire(ctx)
 	if err != nil {
 		return err
@@ -269,6 +277,7 @@ func (p *Pool) Run(ctx context.Context, s Step) error {
 		st.start()
 	}
 	sent := func() {
+		feed.handOver()
 		for _, st := range streams {
 			st.handOver()
 		}

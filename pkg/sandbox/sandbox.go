@@ -74,6 +74,7 @@ type Step struct {
 	ReadOnly bool      // the rootfs cannot be written to
 	Insecure bool      // the step keeps all capabilities that its user namespace has
 	OKCodes  []int     // exit codes that are no failure; none: 0 alone
+	Stdin    io.Reader // nil is empty; a pipe, which is left when the step ends, however long its reader blocks
 	Stdout   io.Writer // nil drops
 	Stderr   io.Writer
 

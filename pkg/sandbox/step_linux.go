@@ -21,6 +21,7 @@ import (
 type step struct {
 	*wireStep
 	srv   *server
+	in    int    // stdin; -1 is empty
 	out   [2]int // stdout and stderr; -1 drops
 	upper string
 	stage string
@@ -38,12 +39,12 @@ type ended struct {
 
 // run does a whole step: set up, process, clean-up, layer.
 func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, error) {
-	st := &step{wireStep: w, srv: s, out: [2]int{-1, -1}, upper: filepath.Join(w.Scratch, "upper"), stage: filepath.Join(w.Scratch, "stage")}
+	st := &step{wireStep: w, srv: s, in: -1, out: [2]int{-1, -1}, upper: filepath.Join(w.Scratch, "upper"), stage: filepath.Join(w.Scratch, "stage")}
 	diffFD := -1
 	for _, f := range []struct {
 		on bool
 		to *int
-	}{{w.Stdout, &st.out[0]}, {w.Stderr, &st.out[1]}, {w.Diff, &diffFD}} {
+	}{{w.Stdout, &st.out[0]}, {w.Stderr, &st.out[1]}, {w.Diff, &diffFD}, {w.Stdin, &st.in}} {
 		if !f.on {
 			continue
 		}

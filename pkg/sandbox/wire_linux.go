@@ -67,6 +67,7 @@ type wireStep struct {
 	Stdout    bool
 	Stderr    bool
 	Diff      bool
+	Stdin     bool // the last descriptor
 	Clamp     *time.Time
 	Keep      string
 	Ownership layer.Ownership
@@ -205,7 +206,7 @@ func (s *Step) check() error {
 func (s *Step) wire() (*wireStep, error) {
 	w := &wireStep{
 		Args: s.Args, Env: s.Env, Cwd: s.Cwd, Account: s.Account, HostNet: s.HostNet, Hostname: s.Hostname, Hosts: s.Hosts,
-		Limits: s.Limits, Ulimits: s.Ulimits, ReadOnly: s.ReadOnly, Insecure: s.Insecure, OKCodes: s.OKCodes, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil, Diff: s.Diff != nil, Clamp: s.Clamp,
+		Limits: s.Limits, Ulimits: s.Ulimits, ReadOnly: s.ReadOnly, Insecure: s.Insecure, OKCodes: s.OKCodes, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil, Diff: s.Diff != nil, Stdin: s.Stdin != nil, Clamp: s.Clamp,
 	}
 	var err error
 	abs := func(path string) string {

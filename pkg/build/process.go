@@ -1,0 +1,41 @@
+package build
+
+import (
+	"context"
+	"errors"
+
+	"github.com/manifestctl/manifestctl/pkg/emulate"
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/registry"
+	"github.com/manifestctl/manifestctl/pkg/sandbox"
+	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/worker/local"
+)
+
+type (
+	// Process is one process in an image: see [local.Process].
+	Process = local.Process
+	// Volume is a directory or file of the host that it sees.
+	Volume = local.Volume
+	// ExitError says how a process ended when not with 0.
+	ExitError = sandbox.ExitError
+)
+
+// ErrNoCommand reports an image that says nowhere what to run.
+var ErrNoCommand = local.ErrNoCommand
+
+// RunProcess runs a process in an image of a registry, the store or a layout, in the sandbox that steps run in. What it
+// changes is thrown away. That this host can run the platform is checked before anything is pulled.
+func RunProcess(ctx context.Context, st *store.Store, p Process, o Options) (err error) {
+	if _, err := emulate.For(ctx, p.Platform, emulateOptions(o)); err != nil {
+		return err
+	}
+	o.Events = event.Serial(o.Events)
+	o.Registry.Events = o.Events
+	e, err := newEngine(ctx, st, registry.New(o.Registry), Request{}, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	return e.worker.Process(ctx, p)
+}
