@@ -23,11 +23,11 @@ func ParsePlace(s string) (Place, error) {
 	case s == "store:", s == "store", s == "":
 		return Place{Kind: ref.Store}, nil
 	case strings.HasPrefix(s, "store:"):
-		return Place{}, fmt.Errorf("%w: %q names one image: the place of many is store:", ErrInvalid, s)
+		return Place{}, fmt.Errorf("%w: %q names one image: the place of many is store: alone", ErrInvalid, s)
 	}
 	if r, err := ref.Parse(s); err == nil && r.Kind != ref.Registry {
 		if r.Kind != ref.OCILayout || r.Tag != "" || r.Digest != "" {
-			return Place{}, fmt.Errorf("%w: %q is no place for many images: give HOST[/PREFIX], oci:DIR or store:", ErrInvalid, s)
+			return Place{}, fmt.Errorf("%w: %q is no place for many images: give store:, oci:DIR or HOST[/PREFIX]", ErrInvalid, s)
 		}
 		return Place{Kind: ref.OCILayout, Path: r.Path}, nil
 	}
