@@ -78,6 +78,10 @@ test: ## everything that decides; installs what it needs when root, else says wh
 unit: ## all tests but those of the whole program (Go; more of them run with the packages of make deps)
 	$(GO) test -timeout 10m $(UNIT)
 
+.PHONY: e2e-long
+e2e-long: ## Debian's compilers from a Dockerfile, on two architectures (Go, make deps; many minutes)
+	MANIFESTCTL_LONG=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run TestDebianDockerfile
+
 .PHONY: e2e
 e2e: ## the program beside its peers, as root and as ordinary users (Go, make deps; minutes)
 	$(GO) test -timeout 20m ./internal/e2e ./internal/differential

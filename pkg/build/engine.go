@@ -65,7 +65,7 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 		Sandbox: sandboxOptions(ctx, o),
 	})
 	e.solver = solve.New(e.worker, cache, solve.Options{
-		Parallel: o.Parallel, NoCache: o.NoCache && req.Dockerfile == nil, KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,
+		Parallel: o.Parallel, NoCache: o.NoCache && (req.Dockerfile == nil || req.LLB != nil), KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,
 		Weight: e.weight, Done: e.steps.add,
 	})
 	return e, nil
