@@ -22,7 +22,7 @@ func main() {
 	out := flag.String("o", "bench/RESULTS.md", "where the table goes")
 	runs := flag.Int("runs", 15, "runs of each measurement; the median counts")
 	only := flag.String("only", "", "builds, dockerfiles, transfers, lists or verify; \"\" is everything")
-	way := flag.String("way", "", "of the transfers those whose name holds this")
+	way := flag.String("way", "", "of the transfers and Dockerfiles those whose name holds this")
 	if os.Getenv(proxyEnv) != "" {
 		if err := runProxy(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench: proxy:", err)
