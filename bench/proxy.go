@@ -68,10 +68,18 @@ func runProxy(args []string) error {
 // buffers is a httputil.BufferPool.
 type buffers struct{}
 
-var bufferPool = sync.Pool{New: func() any { return make([]byte, 256<<10) }}
+// bufferSize is a buffer's size in bytes.
+const bufferSize = 256 << 10
 
-func (buffers) Get() []byte  { return bufferPool.Get().([]byte) }
-func (buffers) Put(b []byte) { bufferPool.Put(b) } //nolint:staticcheck // a slice header each
+var bufferPool = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+func (buffers) Get() []byte { return bufferPool.Get().(*[bufferSize]byte)[:] }
+
+func (buffers) Put(b []byte) {
+	if len(b) == bufferSize {
+		bufferPool.Put((*[bufferSize]byte)(b))
+	}
+}
 
 // limitedListener limits each connection, each way.
 type limitedListener struct {

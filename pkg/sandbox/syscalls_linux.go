@@ -192,22 +192,6 @@ func (n idNumbers) calls() []sysCall {
 	}
 }
 
-// genericABI is asm-generic's table (include/uapi/asm-generic/unistd.h), which arm64 and riscv64 have.
-func genericABI(arch uint32) abi {
-	calls := atNumbers{
-		fchownat: 54, mknodat: 33, newfstatat: 79, statx: 291, openat: 56, openat2: 437, mkdirat: 34, symlinkat: 36, linkat: 37,
-		renameat: 38, renameat2: 276, execve: 221, execveat: 281, prctl: 167, setxattr: 5, lsetxattr: 6, fsetxattr: 7,
-		listxattr: 11, llistxattr: 12, flistxattr: 13, removexattr: 14, lremovexattr: 15, fremovexattr: 16,
-		setxattrat: 463, listxattrat: 465, removexattrat: 466,
-	}.calls(statNative)
-	calls = append(calls, byFD(80, opStat), byFD(55, opChown))
-	calls = append(calls, idNumbers{
-		get: [2]uint32{174, 176}, gete: [2]uint32{175, 177}, set: [2]uint32{146, 144}, setre: [2]uint32{145, 143},
-		setres: [2]uint32{147, 149}, getres: [2]uint32{148, 150}, setfs: [2]uint32{151, 152}, getgroups: 158, setgroups: 159,
-	}.calls()...)
-	return abi{arch: arch, calls: calls, deny: []uint32{425}}
-}
-
 // abi32 is what i386 and 32-bit arm have in common (arch/x86/entry/syscalls/syscall_32.tbl, arch/arm/tools/syscall.tbl).
 func abi32(arch uint32, n atNumbers, stat statLayout) abi {
 	n.openat2, n.execve, n.prctl = 437, 11, 172
