@@ -285,7 +285,8 @@ func raceOnce(t *testing.T, tag ref.Ref, writers int, kill time.Duration) {
 	for _, c := range images {
 		e := entryOf(t, c)
 		g.Go(func() error {
-			own := newEnv(t) // as a process of its own
+			own := newEnv(t)           // as a process of its own
+			defer own.Registry.Close() // its connections end with it: there are a thousand in the long form
 			for range 3 {
 				if kill == 0 {
 					break
