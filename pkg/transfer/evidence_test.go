@@ -135,12 +135,16 @@ func TestCopy_evidence(t *testing.T) {
 		func(what string) ref.Ref { return at(t, "oci-archive:%s.tar:1", what) },
 		func(what string) ref.Ref { return at(t, "store:%s:1", what) },
 	}
+	// Seeds that failed once: the first has a referrer at the end of a chain of five.
+	seeds := []uint64{4242791387115913108}
 	rounds := 40
 	if testing.Short() {
 		rounds = 12
 	}
-	for n := range rounds {
-		seed := rand.Uint64()
+	for range rounds {
+		seeds = append(seeds, rand.Uint64())
+	}
+	for n, seed := range seeds {
 		t.Run(fmt.Sprintf("%d seed %d", n, seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			text := fmt.Sprint(seed)
@@ -217,6 +221,56 @@ func TestCopy_evidence(t *testing.T) {
 				assert.True(t, have[e.whole.Desc.Digest], "the original goes along")
 			}
 		})
+	}
+}
+
+// TestCopy_chain: what refers to what refers to an image goes along to the end, and a chain that is too long to follow
+// is an error.
+func TestCopy_chain(t *testing.T) {
+	t.Parallel()
+	host, _ := serveRegistry(t)
+	env := withStore(t, newEnv(t))
+	amd64, arm64 := image("linux/amd64", "chain"), image("linux/arm64", "chain")
+	whole := testimage.Index(amd64, arm64)
+	for of, subject := range map[string]testimage.Content{"index": whole, "image": amd64} {
+		for _, length := range []int{maxRelated, maxRelated + 1} {
+			src := at(t, "%s/%s%d:1", host, of, length)
+			put(t, env, whole, src)
+			last := subject.Desc
+			var roots []Root
+			for n := range length {
+				c := referrer(last, fmt.Sprint(n))
+				d := c.Desc
+				d.Platform = nil
+				roots = append(roots, Root{Desc: d, From: memory{content: c}, Names: []ref.Ref{src.WithDigest(d.Digest)}, Subject: last.Digest})
+				last = d
+			}
+			_, err := Move(t.Context(), env, roots, Options{})
+			require.NoError(t, err)
+			for name, o := range map[string]Options{"whole": {}, "subset": {Platforms: []platform.Platform{parsed(t, "linux/amd64")}}} {
+				t.Run(fmt.Sprintf("%d of the %s, %s", length, of, name), func(t *testing.T) {
+					dst := at(t, "oci:%s%s%d:1", of, name, length)
+					rep, err := Copy(t.Context(), env, src, dst, o)
+					if length > maxRelated {
+						require.ErrorIs(t, err, source.ErrInvalid)
+						require.ErrorContains(t, err, "chain of more than 64")
+						return
+					}
+					require.NoError(t, err)
+					root := amd64.Desc.Digest
+					if of == "index" {
+						root = rep.Roots[0].Digest
+					}
+					seen := map[digest.Digest]bool{}
+					requireNoDangling(t, env, dst, root, seen)
+					want := length
+					if of == "index" && name == "subset" {
+						want++ // the original
+					}
+					require.Len(t, seen, want)
+				})
+			}
+		}
 	}
 }
 

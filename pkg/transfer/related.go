@@ -27,8 +27,15 @@ func isRelatedTag(tag string) bool {
 // cosignTag is what cosign's tags of a digest begin with.
 func cosignTag(d digest.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
 
-// maxRelated is how far what refers to what refers to an image is followed.
-const maxRelated = 4
+// maxRelated is how long a chain of manifests that refer to one another may be. Nothing that people make comes near
+// it; it is there because a registry can invent chains without an end.
+const maxRelated = 64
+
+// tooLong is the error of a longer chain: a copy without its end would be one that lost evidence and did not say so.
+func (f *relatedFinder) tooLong(d digest.Digest) error {
+	return fmt.Errorf("%w: what refers to %s in %s stands in a chain of more than %d referrers: leave referrers out, or remove some there",
+		source.ErrInvalid, d, f.from, maxRelated)
+}
 
 // relatedFinder looks for what refers to digests in one source.
 type relatedFinder struct {
@@ -87,7 +94,7 @@ func (m *mover) withRelated(ctx context.Context, roots []Root, all bool) ([]Root
 		if err != nil {
 			return nil, err
 		}
-		for depth := 0; len(level) > 0 && depth < maxRelated; depth++ {
+		for depth := 0; len(level) > 0; depth++ {
 			level = slices.DeleteFunc(level, func(d ocispec.Descriptor) bool {
 				key := dst.WithDigest(d.Digest).String()
 				had := seen[key]
@@ -97,6 +104,9 @@ func (m *mover) withRelated(ctx context.Context, roots []Root, all bool) ([]Root
 			found, err := f.find(ctx, level, dst)
 			if err != nil {
 				return nil, err
+			}
+			if depth == maxRelated && len(found) > 0 {
+				return nil, f.tooLong(level[0].Digest)
 			}
 			level = nil
 			add(found)

@@ -57,7 +57,7 @@ func (m made) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser,
 // subject, with an annotation of what they were. When there are any, or signatures under cosign's tags, the original
 // goes along as a referrer of its own, and the signatures stay about it.
 func (f *relatedFinder) repoint(ctx context.Context, original ocispec.Descriptor, raw []byte, to ocispec.Descriptor, dst ref.Ref) ([]Root, error) {
-	out, err := f.resubject(ctx, original.Digest, to, dst, 0)
+	out, err := f.resubject(ctx, original.Digest, to, dst, map[digest.Digest]bool{original.Digest: true}, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -77,14 +77,20 @@ func (f *relatedFinder) repoint(ctx context.Context, original ocispec.Descriptor
 	return append(append([]Root{carrier}, signatures...), out...), nil
 }
 
-// resubject makes what refers to old refer to to, and what refers to that to what it became.
-func (f *relatedFinder) resubject(ctx context.Context, old digest.Digest, to ocispec.Descriptor, dst ref.Ref, depth int) ([]Root, error) {
-	if depth == maxRelated {
-		return nil, nil
-	}
+// resubject makes what refers to old refer to to, and what refers to that to what it became. What is in seen was done: a
+// manifest has one subject, and a registry that lists it for more must not lead in circles.
+func (f *relatedFinder) resubject(ctx context.Context, old digest.Digest, to ocispec.Descriptor, dst ref.Ref, seen map[digest.Digest]bool, depth int) ([]Root, error) {
 	list, err := f.referrers(ctx, old)
 	if err != nil {
 		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool {
+		had := seen[d.Digest]
+		seen[d.Digest] = true
+		return had
+	})
+	if depth == maxRelated && len(list) > 0 {
+		return nil, f.tooLong(old)
 	}
 	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
 	var out []Root
@@ -109,7 +115,7 @@ func (f *relatedFinder) resubject(ctx context.Context, old digest.Digest, to oci
 		r.Desc, r.Raw = now, raw
 		r.Names, r.Subject = []ref.Ref{dst.WithDigest(now.Digest)}, to.Digest
 		out = append(out, r)
-		more, err := f.resubject(ctx, was, now, dst, depth+1)
+		more, err := f.resubject(ctx, was, now, dst, seen, depth+1)
 		if err != nil {
 			return nil, err
 		}
