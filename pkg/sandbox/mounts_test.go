@@ -125,7 +125,7 @@ func TestMounts(t *testing.T) {
 			s.Mounts = []Mount{{Kind: MountTmpfs, Target: "/abs/one"}, {Kind: MountTmpfs, Target: "/up/two"}, {Kind: MountTmpfs, Target: "../../etc/three"}, {Kind: MountTmpfs, Target: "/loop-ok/../loop-ok//./in/"}}
 			r := b.run(s)
 			require.NoError(t, r.failure, r.err)
-			assert.Equal(t, "hosts\none\nthree\ntwo\nin\n", r.out)
+			assert.Equal(t, "hosts\none\nresolv.conf\nthree\ntwo\nin\n", r.out)
 			for _, target := range []string{"/loop/x", "/file/x", "/", "", "/..", "/proc/self/fd/3", "/proc/1/root/x"} {
 				s := b.step("true")
 				s.Lowers, s.Mounts = []string{filepath.Join(b.dir, "links"), b.root}, []Mount{{Kind: MountTmpfs, Target: target}}
