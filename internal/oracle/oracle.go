@@ -103,7 +103,7 @@ func Start(ctx context.Context, bin, dir string, env ...string) (*Daemon, error)
 		"--otel-socket-path", filepath.Join(dir, "otel.sock"))
 	d.cmd.Env = append(os.Environ(), env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	d.cmd.SysProcAttr = endsWithUs()
 	if err := d.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting buildkitd: %w", err)
 	}
