@@ -43,15 +43,15 @@ func fakeRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	r := testregistry.Unstarted(o)
 	srv := httptest.NewUnstartedServer(r)
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	r.Host = srv.Listener.Addr().String() // before anybody can ask
+	if guard != nil {
+		guard(r)
+	}
 	if o.TLS != nil {
 		srv.TLS = o.TLS
 		srv.StartTLS()
 	} else {
 		srv.Start()
-	}
-	r.Host = srv.Listener.Addr().String()
-	if guard != nil {
-		guard(r)
 	}
 	ts.Defer(func() { r.Stop(); srv.Close() })
 	_, port, err := net.SplitHostPort(r.Host)

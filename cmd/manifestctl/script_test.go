@@ -57,6 +57,8 @@ func condition(name string) (bool, error) {
 	switch name {
 	case "steps":
 		return canRunSteps(), nil
+	case "race":
+		return raceDetector, nil
 	case "busybox":
 		_, err := staticBusybox()
 		return err == nil, nil
