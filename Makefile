@@ -27,6 +27,7 @@ FUZZ += FuzzDecode
 FUZZ += FuzzDecodeConfig
 FUZZ += FuzzDecompress
 FUZZ += FuzzDockerManifest
+FUZZ += FuzzDecodeYAML
 FUZZ += FuzzEdit
 FUZZ += FuzzExe
 FUZZ += FuzzFromOCI

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +12,9 @@ import (
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
-	"github.com/goccy/go-yaml"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/manifestctl/manifestctl/internal/yamlfile"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
@@ -66,8 +65,8 @@ func parse(raw []byte, o ParseOptions) (Plan, error) {
 	var top struct {
 		Version any `yaml:"version"`
 	}
-	if err := yaml.Unmarshal(raw, &top); err != nil {
-		return Plan{}, located(err)
+	if err := yamlfile.Decode(raw, &top, yamlfile.Options{}); err != nil && !errors.Is(err, io.EOF) {
+		return Plan{}, err
 	}
 	if top.Version != nil {
 		return parseOwn(raw, o)
@@ -75,21 +74,13 @@ func parse(raw []byte, o ParseOptions) (Plan, error) {
 	return parseSkopeo(raw, o)
 }
 
-// decode reads YAML strictly.
+// decode reads YAML strictly. Errors give the line and the place of a mistake, and not what stands there: it may be a password.
 func decode(raw []byte, v any) error {
-	err := yaml.NewDecoder(bytes.NewReader(raw), yaml.DisallowUnknownField()).Decode(v)
+	err := yamlfile.Decode(raw, v, yamlfile.Options{Strict: true})
 	if errors.Is(err, io.EOF) {
 		return errors.New("it is empty")
 	}
-	return located(err)
-}
-
-// located gives the line and the place of a mistake, and not what stands there: it may be a password.
-func located(err error) error {
-	if err == nil {
-		return nil
-	}
-	return errors.New(yaml.FormatError(err, false, false))
+	return err
 }
 
 // place is where all goes.

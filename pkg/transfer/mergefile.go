@@ -1,17 +1,16 @@
 package transfer
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/manifestctl/manifestctl/internal/jsontree"
+	"github.com/manifestctl/manifestctl/internal/yamlfile"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -57,12 +56,11 @@ func ParseMergeFile(raw []byte) (names []ref.Ref, sources []MergeSource, err err
 		return fail("its %d bytes are more than the limit of %d", len(raw), maxMergeFile)
 	}
 	var f mergeFile
-	d := yaml.NewDecoder(bytes.NewReader(raw), yaml.DisallowUnknownField())
-	if err := d.Decode(&f); err != nil {
+	if err := yamlfile.Decode(raw, &f, yamlfile.Options{Strict: true, Quote: true}); err != nil {
 		if errors.Is(err, io.EOF) {
 			return fail("it is empty")
 		}
-		return fail("%s", yaml.FormatError(err, false, true))
+		return fail("%w", err)
 	}
 	if f.Image != "" {
 		r, err := ref.Parse(f.Image)
