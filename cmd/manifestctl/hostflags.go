@@ -32,7 +32,7 @@ func (h *hostFlags) options(e *env) (build.Options, error) {
 	return build.Options{Emulators: paths, Emulation: mode, EmulatorDir: e.emulatorDir(), Path: e.getenv("PATH")}, nil
 }
 
-// emulatorDir is where emulate install puts emulators; "" without a home.
+// emulatorDir is where the user keeps emulators; "" without a home.
 func (e *env) emulatorDir() string {
 	if dir := e.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "manifestctl", "emulators")
