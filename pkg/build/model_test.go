@@ -170,6 +170,9 @@ func TestACachedBuildEqualsOneFromNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			program, ok := busybox()
 			if run && !ok {
+				if os.Getenv("CI") == "true" {
+					t.Fatal("this machine lacks Debian's package busybox-static")
+				}
 				t.Skip("this machine lacks Debian's package busybox-static: make deps")
 			}
 			rounds := rounds
