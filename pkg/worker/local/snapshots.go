@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/gofrs/flock"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/manifestctl/manifestctl/pkg/layer"
@@ -27,8 +26,7 @@ type snapshots struct {
 	pool   *sandbox.Pool
 	set    string // directory of this mode and boot
 	mounts string // directory of cache mounts of this mode, of any boot
-	tmp    string // of this process, locked while it lives
-	lock   *flock.Flock
+	tmp    *scratchDir
 	swept  chan error // of the sweep that runs beside the build
 
 	mu    sync.Mutex // guards ready
@@ -58,20 +56,21 @@ func (s *snapshots) open(pool *sandbox.Pool) error {
 			return fmt.Errorf("making the directory of snapshots: %w", err)
 		}
 	}
-	if s.tmp, err = os.MkdirTemp(s.set, "tmp-"); err != nil {
-		return fmt.Errorf("making a scratch directory: %w", err)
-	}
-	s.lock = flock.New(s.tmp + ".lock")
-	if err := s.lock.Lock(); err != nil {
-		return fmt.Errorf("locking a scratch directory: %w", err)
+	if s.tmp, err = newScratch(s.set, tmpPrefix); err != nil {
+		return err
 	}
 	s.swept = make(chan error, 1)
-	go func() { s.swept <- errors.Join(s.sweep(), s.sweepBoots(mode)) }()
+	go func() { s.swept <- errors.Join(sweepScratch(s.set, tmpPrefix, s.removeTree), s.sweepBoots(mode)) }()
 	return nil
 }
 
 // bootMark is between the mode and the boot in the name of a set.
 const bootMark = "-boot-"
+
+const tmpPrefix = "tmp-"
+
+// removeTree removes a tree whose files may belong to subordinate ids.
+func (s *snapshots) removeTree(dir string) error { return s.pool.Remove(context.Background(), dir) }
 
 // sweepBoots removes what was unpacked before this boot.
 func (s *snapshots) sweepBoots(mode string) error {
@@ -83,51 +82,22 @@ func (s *snapshots) sweepBoots(mode string) error {
 		if set == s.set {
 			continue
 		}
-		if err := s.pool.Remove(context.Background(), set); err != nil {
+		if err := s.removeTree(set); err != nil {
 			return fmt.Errorf("removing snapshots of another boot: %w", err)
 		}
 	}
 	return nil
 }
 
-// sweep removes scratch directories of processes that were killed.
-func (s *snapshots) sweep() error {
-	dirs, err := filepath.Glob(filepath.Join(s.set, "tmp-*[0-9]"))
-	if err != nil {
-		return fmt.Errorf("looking for stale scratch directories: %w", err)
-	}
-	for _, dir := range dirs {
-		if dir == s.tmp {
-			continue
-		}
-		lock := flock.New(dir + ".lock")
-		if ok, err := lock.TryLock(); err != nil || !ok {
-			continue // alive, or being made
-		}
-		err := s.pool.Remove(context.Background(), dir)
-		err = errors.Join(err, os.Remove(dir+".lock"), lock.Unlock())
-		if err != nil {
-			return fmt.Errorf("removing the stale scratch directory %s: %w", dir, err)
-		}
-	}
-	return nil
-}
-
 func (s *snapshots) close() error {
-	if s.tmp == "" {
+	if s.tmp == nil {
 		return nil
 	}
-	return errors.Join(<-s.swept, s.pool.Remove(context.Background(), s.tmp), os.Remove(s.tmp+".lock"), s.lock.Unlock())
+	return errors.Join(<-s.swept, s.tmp.remove(s.removeTree))
 }
 
 // scratch makes a directory that goes when the worker is closed, on the file system of the snapshots.
-func (s *snapshots) scratch() (string, error) {
-	dir, err := os.MkdirTemp(s.tmp, "")
-	if err != nil {
-		return "", fmt.Errorf("making a scratch directory: %w", err)
-	}
-	return dir, nil
-}
+func (s *snapshots) scratch() (string, error) { return s.tmp.sub() }
 
 // chainID identifies layers in their order.
 func chainID(layers []solve.Layer) digest.Digest { return solve.Result{Layers: layers}.Identity() }

@@ -72,7 +72,7 @@ type Worker struct {
 	virtual virtuals
 
 	spoolMu sync.Mutex // guards spool
-	spool   string
+	spool   *scratchDir
 
 	poolOnce sync.Once
 	pool     *sandbox.Pool
@@ -93,8 +93,8 @@ func New(o Options) *Worker {
 // Close ends the sandbox and removes what it left.
 func (w *Worker) Close() error {
 	errs := []error{w.bases.close(), w.closeVirtual()}
-	if w.spool != "" {
-		errs = append(errs, os.RemoveAll(w.spool))
+	if w.spool != nil {
+		errs = append(errs, w.spool.remove(os.RemoveAll))
 	}
 	if w.pool != nil {
 		errs = append(errs, w.trees.close(), w.pool.Close())
