@@ -38,6 +38,7 @@ type MergeOptions struct {
 	Nested      bool // a source that is an index stays one
 	Docker      bool // a Docker manifest list
 	Single      bool // a lone source that is a single image is copied as it is, and no index is made
+	Rebuild     bool // a lone source that is an index is taken apart as well
 	Annotations []Annotation
 	Subject     *ocispec.Descriptor                    // what the index is about; not with Append
 	Type        string                                 // the index's artifactType; not with Append
@@ -198,7 +199,7 @@ func forPlatforms(ps []platform.Platform) string {
 
 // root makes the index.
 func (m *merger) root(ctx context.Context, sources []MergeSource, parts []part) (Root, error) {
-	untouched := len(sources) == 1 && len(m.o.Platforms) == 0 && len(m.o.Annotations) == 0 && !m.o.Nested && m.o.Subject == nil && m.o.Type == "" &&
+	untouched := len(sources) == 1 && !m.o.Rebuild && len(m.o.Platforms) == 0 && len(m.o.Annotations) == 0 && !m.o.Nested && m.o.Subject == nil && m.o.Type == "" &&
 		sources[0].untouched() && m.images[0] != nil
 	if untouched && (index.IsIndex(m.images[0].Root().MediaType) || m.o.Single) {
 		img := m.images[0]
