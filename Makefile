@@ -37,6 +37,7 @@ FUZZ += FuzzLoad
 FUZZ += FuzzPackages
 FUZZ += FuzzParse
 FUZZ += FuzzParseMergeFile
+FUZZ += FuzzParseTag
 FUZZ += FuzzReadTOC
 FUZZ += FuzzTar
 
@@ -124,8 +125,8 @@ sweep: ## kill -9 at every call that changes the disk, every flipped bit of an a
 	$(GO) test -count=1 -timeout 60m ./pkg/store -run TestD06
 
 .PHONY: soak
-soak: ## 50 writers of one tag, 20 rounds, killed and run again (Go, docker-registry; minutes)
-	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m ./pkg/transfer ./cmd/manifestctl -run 'TestAppend_C2|TestMergeAppend'
+soak: ## 50 writers of one tag, 20 rounds, and 12 machines of one stage, 100, killed and run again (Go, docker-registry; minutes)
+	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m ./pkg/transfer ./cmd/manifestctl -run 'TestAppend_C2|TestMergeAppend|TestStage_'
 
 .PHONY: ownership
 ownership: ## the long package sets: root, ranges and single id give the same layers (root, make deps; an hour)

@@ -46,6 +46,7 @@ type buildFlags struct {
 	attest      []string
 	provenance  string
 	sbom        string
+	stage       string
 }
 
 func (b *buildFlags) add(f *pflag.FlagSet) {
@@ -58,6 +59,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVarP(&b.tags, "tag", "t", nil, "`NAME[:TAG]` name of the result; may be repeated")
 	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes, see above; may be repeated (default: the store)")
 	f.BoolVar(&b.push, "push", false, "push the result under its tags; short for -o type=registry")
+	f.StringVar(&b.stage, "stage", "", "`ID` push each platform under a tag of this stage, for `merge --stage ID`, and not under -t's tags")
 	f.BoolVar(&b.noCache, "no-cache", false, "run every step, and record the results")
 	f.BoolVar(&b.pull, "pull", false, "ask registries again for tags that are known")
 	f.BoolVar(&b.locked, "locked", false, "use only base images that manifestctl.lock has")
@@ -267,6 +269,7 @@ func (b *buildFlags) request(e *env, req *build.Request) (err error) {
 	} else if len(entitlements) > 0 {
 		return usagef("--allow %s is for Dockerfiles, and %q is a spec", entitlements[0], req.File)
 	}
+	req.Stage = b.stage
 	req.Outputs, err = b.parseOutputs(len(req.Tags) > 0)
 	return err
 }
@@ -333,5 +336,6 @@ func (b *buildFlags) options(e *env) (build.Options, error) {
 	}
 	o.Parallel, o.NoCache, o.KeepGoing, o.Pull = b.parallel, b.noCache, b.keepGoing, b.pull
 	o.Registry, o.Environ, o.Stdout, o.Now = e.registry(), e.getenv, e.stdout, e.now
+	o.Clock = e.now
 	return o, nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/replica"
 	"github.com/manifestctl/manifestctl/pkg/serve"
 	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/stage"
 	"github.com/manifestctl/manifestctl/pkg/store"
 	"github.com/manifestctl/manifestctl/pkg/tags"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
@@ -98,6 +99,8 @@ var errorKinds = []struct {
 	{draft.ErrInvalid, exitUsage, ""},
 	{edit.ErrInvalid, exitUsage, ""},
 	{transfer.ErrInvalid, exitUsage, ""},
+	{stage.ErrInvalid, exitUsage, ""},
+	{stage.ErrMissing, exitNotFound, "`manifestctl stage ls REPO` shows what is there; --wait DURATION waits for the rest"},
 	{replica.ErrInvalid, exitUsage, "docs/sync.md describes the two formats"},
 	{errFindings, exitFindings, ""},
 	{build.ErrFindings, exitFindings, "--allow PATH-GLOB=PLATFORM makes an exception; --verify=warn only tells"},

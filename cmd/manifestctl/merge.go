@@ -18,6 +18,7 @@ import (
 type mergeFlags struct {
 	gate gateFlags
 	transferFlags
+	stage         stageFlags
 	tags          []string
 	annotations   []string
 	files         []string
@@ -34,7 +35,7 @@ type mergeFlags struct {
 func newMerge(e *env) *cobra.Command {
 	var m mergeFlags
 	cmd := &cobra.Command{
-		Use:   "merge [flags] -t DEST SOURCE...",
+		Use:   "merge [flags] -t DEST [SOURCE...]",
 		Short: "Make one index of images and indexes, and push it",
 		Long: "merge makes one index of SOURCEs and pushes it under every DEST, children first. A SOURCE is an image or an index in\n" +
 			"any registry, layout, archive or the store, or a digest in DEST's repository. An index is taken apart; one that is\n" +
@@ -42,10 +43,14 @@ func newMerge(e *env) *cobra.Command {
 			"With --append, the sources are added to what DEST holds now. Any number of writers may do that to one tag at the same\n" +
 			"time, and none is lost: each leaves a marker, a small tag beginning with _mctl., that the others see. The registry\n" +
 			"must list tags as soon as they are pushed. Markers are of no use after an hour, and later appends remove them.\n\n" +
-			"The digest of the index is printed.",
+			"With --stage ID, the sources are the images that machines left with `build --stage ID` in DEST's repository. --expect names\n" +
+			"their platforms; DEST becomes the index once all that are required are there, else it stays as it is, and the exit code\n" +
+			"is 6. Running it again is harmless.\n\n" +
+			"The digest of the index is printed. In GitHub's CI it goes to $GITHUB_OUTPUT too.",
 		Example: "  manifestctl merge -t registry.example/app:1.0 registry.example/app:1.0-amd64 oci:arm64:1.0\n" +
 			"  manifestctl merge -t registry.example/app:1.0 --append registry.example/app:1.0-riscv64\n" +
 			"  manifestctl merge -t registry.example/app:1.0 --platform linux/amd64,linux/arm64 --template registry.example/app-ARCH:1.0\n" +
+			"  manifestctl merge -t registry.example/app:1.0 --stage 4711 --expect 'linux/amd64,linux/arm64,linux/riscv64?' --wait 30m\n" +
 			"  manifestctl merge -t registry.example/app:1.0 --annotation 'manifest-descriptor[linux/arm64]:note=slow' SOURCE...",
 		RunE: func(cmd *cobra.Command, args []string) error { return m.run(e, cmd, args) },
 	}
@@ -53,6 +58,7 @@ func newMerge(e *env) *cobra.Command {
 	f.StringArrayVarP(&m.tags, "tag", "t", nil, "`DEST` where the index goes; repeatable")
 	m.transferFlags.add(f)
 	m.gate.add(f)
+	m.stage.add(f)
 	f.BoolVar(&m.options.Append, "append", false, "add to what DEST holds now, safely beside other writers")
 	f.BoolVar(&m.options.Replace, "replace-platform", false, "an image takes the place of another for its platform")
 	f.BoolVar(&m.options.Nested, "nested", false, "an index among the sources stays one")
@@ -73,6 +79,9 @@ func newMerge(e *env) *cobra.Command {
 }
 
 func (m *mergeFlags) run(e *env, cmd *cobra.Command, args []string) error {
+	if err := m.stage.check(cmd.Flags()); err != nil {
+		return err
+	}
 	names, sources, err := m.parse(e, args)
 	if err != nil {
 		return err
@@ -114,7 +123,12 @@ func (m *mergeFlags) run(e *env, cmd *cobra.Command, args []string) error {
 				return err
 			}
 		}
-		done, err := transfer.Merge(cmd.Context(), env, names, sources, m.options)
+		var done transfer.Merged
+		if m.stage.id != "" {
+			done, err = m.stage.merge(cmd.Context(), e, env, names, sources, m.options)
+		} else {
+			done, err = transfer.Merge(cmd.Context(), env, names, sources, m.options)
+		}
 		if err != nil {
 			return err
 		}
@@ -124,6 +138,9 @@ func (m *mergeFlags) run(e *env, cmd *cobra.Command, args []string) error {
 			return err
 		}
 		if err := writeMetadata(m.metadata, done.Desc, names); err != nil {
+			return err
+		}
+		if err := e.stepOutput(metadataOf(done.Desc, names), "", done.Raw); err != nil {
 			return err
 		}
 		return e.println(done.Desc.Digest)
@@ -205,7 +222,7 @@ func (m *mergeFlags) parse(e *env, args []string) (names []ref.Ref, sources []tr
 			names[i] = n.WithTag("")
 		}
 	}
-	if len(sources) == 0 {
+	if len(sources) == 0 && m.stage.id == "" {
 		return nil, nil, usagef("there is no source: name images or indexes to merge").withHint("usage: %s", useLine(newMerge(e)))
 	}
 	for i := range sources {

@@ -31,11 +31,14 @@ func (b *buildFlags) report(e *env, req build.Request, res build.Result) error {
 	if len(res.Images) == 1 && res.Images[0].Desc.Digest == res.Root.Digest {
 		m.ConfigDigest = res.Images[0].CfgDesc.Digest.String()
 	}
+	id := m.Digest
+	if m.ConfigDigest != "" {
+		id = m.ConfigDigest
+	}
+	if err := e.stepOutput(m, id, res.Raw); err != nil {
+		return err
+	}
 	if b.iidFile != "" {
-		id := m.Digest
-		if m.ConfigDigest != "" {
-			id = m.ConfigDigest
-		}
 		if err := writeFile(b.iidFile, []byte(id)); err != nil {
 			return err
 		}
@@ -53,6 +56,14 @@ func (b *buildFlags) report(e *env, req build.Request, res build.Result) error {
 		if o.Dest == "-" {
 			return nil
 		}
+	}
+	if b.stage != "" { // no index was pushed
+		for _, img := range res.Images {
+			if err := e.println(img.Desc.Digest); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return e.println(m.Digest)
 }

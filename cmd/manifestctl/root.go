@@ -64,6 +64,7 @@ func newRoot(e *env) *cobra.Command {
 		newSave(e),
 		newServe(e),
 		newSpec(e),
+		newStage(e),
 		newStore(e),
 		newSync(e),
 		newTag(e),

@@ -9,6 +9,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/source"
+	"github.com/manifestctl/manifestctl/pkg/stage"
 	"github.com/manifestctl/manifestctl/pkg/tags"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
@@ -19,7 +20,7 @@ func newTags(e *env) *cobra.Command {
 		Use:   "tags [flags] REPO",
 		Short: "List the tags of a repository, a layout or an archive",
 		Long: "tags lists the tags of HOST[:PORT]/REPO, store:NAME, oci:DIR or oci-archive:FILE in lexical order, without those that\n" +
-			"are no images: signatures and the like under the digest that they are about, and marks of concurrent merges.",
+			"are no images: signatures and the like under the digest that they are about, and marks of concurrent merges, stages.",
 		Args: positional(1, 1, "REPO"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := e.readRef(args[0])
@@ -33,7 +34,7 @@ func newTags(e *env) *cobra.Command {
 				}
 				out := []string{}
 				for _, t := range list {
-					if _, _, related := source.RelatedTag(t); !all && (related || transfer.IsMarker(t)) {
+					if _, _, related := source.RelatedTag(t); !all && (related || transfer.IsMarker(t) || stage.IsTag(t)) {
 						continue
 					}
 					if full {

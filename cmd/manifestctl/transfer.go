@@ -143,16 +143,20 @@ func writeMetadata(path string, desc ocispec.Descriptor, names []ref.Ref) error 
 	if path == "" {
 		return nil
 	}
-	texts := make([]string, 0, len(names))
-	for _, n := range names {
-		texts = append(texts, n.String())
-	}
-	m := metadata{Descriptor: desc, Digest: desc.Digest.String(), Name: strings.Join(texts, ",")}
-	data, err := json.MarshalIndent(m, "", "  ")
+	data, err := json.MarshalIndent(metadataOf(desc, names), "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing %q: %w", path, err)
 	}
 	return writeFile(path, append(data, '\n'))
+}
+
+// metadataOf is buildx's metadata of an index that went to names.
+func metadataOf(desc ocispec.Descriptor, names []ref.Ref) metadata {
+	texts := make([]string, 0, len(names))
+	for _, n := range names {
+		texts = append(texts, n.String())
+	}
+	return metadata{Descriptor: desc, Digest: desc.Digest.String(), Name: strings.Join(texts, ",")}
 }
 
 func count(n int, what string) string {

@@ -35,6 +35,7 @@ type Request struct {
 	Contexts    map[string]string   // --build-context NAME=DIR; with a Dockerfile what buildx takes, and references
 	Tags        []ref.Ref           // -t
 	Outputs     []output.Spec       // none: the store
+	Stage       string              // --stage: pushes go under the tags of this stage (package stage), not under Tags
 	Secrets     map[string]SecretSource
 	Epoch       *int64            // SOURCE_DATE_EPOCH, seconds
 	Labels      map[string]string // --label
@@ -96,13 +97,14 @@ type Options struct {
 	Events      event.Sink
 	CacheFrom   []remotecache.Spec // where records are looked for beside the store
 	CacheTo     []remotecache.Spec // where they are written to
-	Clock       func() time.Time   // for CacheTo in a registry
+	Clock       func() time.Time   // for CacheTo in a registry, and Request.Stage
 	Now         func() time.Time   // when layers of Dockerfiles were made; nil: they have no time
 }
 
 // Result is what was built.
 type Result struct {
 	Root   ocispec.Descriptor // the index, or the manifest of a build for one platform
+	Raw    []byte             // Root's bytes
 	Images []image.Image
 	Names  []ref.Ref
 }

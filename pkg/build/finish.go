@@ -41,6 +41,8 @@ type finisher struct {
 	inline   bool // records go into the images' configs
 	steps    *steps
 	events   event.Sink
+	stage    string // see Request
+	clock    func() time.Time
 
 	mu     sync.Mutex // guards places
 	places map[digest.Digest][]ref.Ref
@@ -106,7 +108,7 @@ func (f *finisher) write(ctx context.Context, plans []plan) (Result, error) {
 			return Result{}, err
 		}
 		if i == 0 {
-			first = Result{Root: product.Root, Images: product.Images, Names: product.Names}
+			first = Result{Root: product.Root, Raw: product.Raw, Images: product.Images, Names: product.Names}
 		}
 	}
 	return first, nil
@@ -120,13 +122,26 @@ func (f *finisher) deliver(ctx context.Context, p plan, product output.Product) 
 	}
 	e := event.Event{Kind: event.VertexStart, ID: name, Name: name}
 	f.events.Emit(e)
-	err := p.dest.Write(ctx, product)
+	err := f.writeTo(ctx, p, product)
 	e.Kind = event.VertexDone
 	if err != nil {
 		e.Error, e.Canceled = err.Error(), context.Cause(ctx) != nil
 		err = fmt.Errorf("%s: %w", name, err)
 	}
 	f.events.Emit(e)
+	return err
+}
+
+func (f *finisher) writeTo(ctx context.Context, p plan, product output.Product) error {
+	if f.stage == "" || !p.pushes() {
+		return p.dest.Write(ctx, product)
+	}
+	products, err := f.staged(product)
+	for _, one := range products {
+		if err == nil {
+			err = p.dest.Write(ctx, one)
+		}
+	}
 	return err
 }
 

@@ -46,6 +46,9 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err != nil {
 		return Result{}, err
 	}
+	if err := checkStage(req, o, plans); err != nil {
+		return Result{}, err
+	}
 	runners, err := canRun(ctx, b.Targets, emulateOptions(o))
 	if err != nil {
 		return Result{}, err
@@ -59,7 +62,7 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err != nil {
 		return Result{}, err
 	}
-	f := &finisher{store: st, worker: e.worker, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, steps: e.steps, events: o.Events}
+	f := &finisher{store: st, worker: e.worker, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, steps: e.steps, events: o.Events, stage: req.Stage, clock: o.Clock}
 	for _, s := range o.CacheTo {
 		f.inline = f.inline || s.Type == remotecache.TypeInline
 	}
@@ -119,6 +122,9 @@ type plan struct {
 	names []ref.Ref
 }
 
+// pushes reports whether the output goes to a registry.
+func (p plan) pushes() bool { return p.spec.Push || p.spec.Type == "registry" }
+
 // planOutputs opens the destinations, so that what is wrong with one is said before anything is built.
 func planOutputs(req Request, targets []graph.Target, env output.Env) ([]plan, error) {
 	specs := req.Outputs
@@ -148,6 +154,9 @@ func planOutputs(req Request, targets []graph.Target, env output.Env) ([]plan, e
 				}
 				p.names = append(p.names, r)
 			}
+		}
+		if req.Stage != "" && (s.Push || s.Type == "registry") {
+			s.PushByDigest, s.Canonical, s.Unnamed = false, false, true
 		}
 		d, err := output.Open(s, env)
 		if err != nil {

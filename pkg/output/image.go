@@ -48,6 +48,9 @@ func (s *storeImage) Write(ctx context.Context, p Product) error {
 		return err
 	}
 	for _, name := range p.Names {
+		if s.spec.Push && s.spec.Unnamed {
+			break
+		}
 		if err := s.name(ctx, name, p.Root); err != nil {
 			return err
 		}
