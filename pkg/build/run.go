@@ -62,6 +62,11 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err != nil {
 		return Result{}, err
 	}
+	for i, r := range results {
+		if results[i], err = e.worker.Settle(ctx, r); err != nil {
+			return Result{}, err
+		}
+	}
 	f := &finisher{store: st, worker: e.worker, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, steps: e.steps, events: o.Events, stage: req.Stage, clock: o.Clock}
 	for _, s := range o.CacheTo {
 		f.inline = f.inline || s.Type == remotecache.TypeInline

@@ -125,7 +125,7 @@ func (w *Worker) Settle(ctx context.Context, r solve.Result) (solve.Result, erro
 			if err != nil {
 				return solve.Result{}, err
 			}
-			real.History = l.History
+			real.History, real.Created = l.History, l.Created
 			l = real
 		}
 		out.Layers = append(out.Layers, l)
