@@ -65,11 +65,14 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 		Sandbox: sandboxOptions(ctx, o),
 	})
 	e.solver = solve.New(e.worker, cache, solve.Options{
-		Parallel: o.Parallel, NoCache: o.NoCache && (req.Dockerfile == nil || req.LLB != nil), KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,
+		Parallel: o.Parallel, NoCache: e.noCache(), KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,
 		Weight: e.weight, Done: e.steps.add,
 	})
 	return e, nil
 }
+
+// noCache reports whether every step must run. A Dockerfile's frontend is told instead, and says so of its steps.
+func (e *engine) noCache() bool { return e.o.NoCache && (e.req.Dockerfile == nil || e.req.LLB != nil) }
 
 // close ends what the engine started.
 func (e *engine) close() error {

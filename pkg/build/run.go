@@ -54,6 +54,9 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 		return Result{}, err
 	}
 	e.setRunners(runners)
+	if err := e.worker.DropCaches(ctx, droppedCaches(b.Targets, e.noCache())); err != nil {
+		return Result{}, err
+	}
 	roots := make([]*graph.Vertex, len(b.Targets))
 	for i, t := range b.Targets {
 		roots[i] = t.Root

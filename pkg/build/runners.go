@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/manifestctl/manifestctl/pkg/emulate"
@@ -19,32 +21,62 @@ func canRun(ctx context.Context, targets []graph.Target, o emulate.Options) (map
 	var errs []error
 	runners := map[string]string{}
 	support := map[platform.Platform]emulate.Support{}
-	seen := map[*graph.Vertex]bool{}
-	var visit func(v *graph.Vertex)
-	visit = func(v *graph.Vertex) {
-		if v == nil || seen[v] {
-			return
-		}
-		seen[v] = true
-		if _, ok := v.Op.(graph.Exec); ok {
-			s, checked := support[v.Platform]
-			if !checked {
-				var err error
-				if s, err = emulate.For(ctx, v.Platform, o); err != nil {
-					errs = append(errs, fmt.Errorf("%s: %s: %w", v.Meta.Source, v.Meta.Name, err))
-				}
-				support[v.Platform] = s
+	for v := range processes(targets) {
+		s, checked := support[v.Platform]
+		if !checked {
+			var err error
+			if s, err = emulate.For(ctx, v.Platform, o); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %s: %w", v.Meta.Source, v.Meta.Name, err))
 			}
-			runners[v.Digest().String()] = runner(s)
+			support[v.Platform] = s
 		}
-		for _, in := range v.Inputs {
-			visit(in)
-		}
-	}
-	for _, t := range targets {
-		visit(t.Root)
+		runners[v.Digest().String()] = runner(s)
 	}
 	return runners, errors.Join(errs...)
+}
+
+// processes are the vertices of targets that run one.
+func processes(targets []graph.Target) iter.Seq2[*graph.Vertex, graph.Exec] {
+	return func(yield func(*graph.Vertex, graph.Exec) bool) {
+		seen := map[*graph.Vertex]bool{}
+		var visit func(v *graph.Vertex) bool
+		visit = func(v *graph.Vertex) bool {
+			if v == nil || seen[v] {
+				return true
+			}
+			seen[v] = true
+			if op, ok := v.Op.(graph.Exec); ok && !yield(v, op) {
+				return false
+			}
+			for _, in := range v.Inputs {
+				if !visit(in) {
+					return false
+				}
+			}
+			return true
+		}
+		for _, t := range targets {
+			if !visit(t.Root) {
+				return
+			}
+		}
+	}
+}
+
+// droppedCaches are the ids of the cache mounts of steps that must run whatever was recorded: these begin with nothing as well.
+func droppedCaches(targets []graph.Target, all bool) []string {
+	var ids []string
+	for v, op := range processes(targets) {
+		if !all && !v.Meta.NoCache {
+			continue
+		}
+		for _, m := range op.Mounts {
+			if m.Type == graph.MountCache && !slices.Contains(ids, m.ID) {
+				ids = append(ids, m.ID)
+			}
+		}
+	}
+	return ids
 }
 
 // runner names what runs a platform's processes.

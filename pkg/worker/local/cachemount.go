@@ -2,10 +2,12 @@ package local
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,26 +29,103 @@ const lockRetry = 20 * time.Millisecond
 // cacheDir returns the directory of a cache mount. A locked one waits for its other users, a private one is a copy
 // that nobody else uses now.
 func (s *snapshots) cacheDir(ctx context.Context, m graph.Mount, inputs []solve.Result) (dir string, unlock func(), err error) {
-	base := filepath.Join(s.mounts, digest.FromString(m.ID).Encoded()[:32])
-	none := func() {}
+	base := s.cacheBase(m.ID)
 	switch m.Sharing {
 	case "", "shared":
-		return base, none, s.makeCache(ctx, base, m, inputs)
+		unlock, err := s.makeCache(ctx, base, m, inputs)
+		return base, unlock, err
 	case "locked":
 		lock := flock.New(base + ".lock")
 		if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
 			return "", nil, fmt.Errorf("waiting for the cache %q: %w", m.ID, err)
 		}
-		unlock := func() { _ = lock.Unlock() }
-		if err := s.makeCache(ctx, base, m, inputs); err != nil {
-			unlock()
+		done, err := s.makeCache(ctx, base, m, inputs)
+		if err != nil {
+			_ = lock.Unlock()
 			return "", nil, err
 		}
-		return base, unlock, nil
+		return base, func() { done(); _ = lock.Unlock() }, nil
 	case "private":
 		return s.privateCache(ctx, base, m, inputs)
 	}
 	return "", nil, fmt.Errorf("cache %q: unknown sharing %q", m.ID, m.Sharing)
+}
+
+// What a cache is called after it was dropped: the name in the file of the first suffix, behind the second.
+const (
+	generationSuffix = ".now"
+	generationMark   = "~"
+)
+
+// cacheName is the name of a cache's directory, before it was dropped once.
+func (s *snapshots) cacheName(id string) string {
+	return filepath.Join(s.mounts, digest.FromString(id).Encoded()[:32])
+}
+
+// cacheBase is the directory of a cache now.
+func (s *snapshots) cacheBase(id string) string {
+	name := s.cacheName(id)
+	if generation, err := os.ReadFile(name + generationSuffix); err == nil {
+		return name + generationMark + string(generation)
+	}
+	return name
+}
+
+// DropCaches makes the caches of these ids empty for the steps to come, as --no-cache does in BuildKit. Steps of other builds
+// that use one now keep what they have, and nobody finds it after them.
+func (w *Worker) DropCaches(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	if _, err := w.sandbox(ctx); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := w.trees.dropCache(ctx, id); err != nil {
+			return fmt.Errorf("dropping the cache %q: %w", id, err)
+		}
+	}
+	return nil
+}
+
+func (s *snapshots) dropCache(ctx context.Context, id string) error {
+	name := s.cacheName(id)
+	old, err := filepath.Glob(name + "*")
+	if err != nil {
+		return err
+	}
+	old = slices.DeleteFunc(old, func(p string) bool { return !isDir(p) })
+	if len(old) == 0 {
+		return nil
+	}
+	f, err := os.CreateTemp(s.mounts, "now-")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(rand.Text()[:16])
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name+generationSuffix)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	for _, dir := range old {
+		used := flock.New(dir + store.UsedSuffix)
+		if ok, err := used.TryLock(); err != nil || !ok {
+			continue // a step of another build has it; a prune takes it later
+		}
+		err := s.pool.Remove(ctx, dir)
+		if err := errors.Join(err, os.Remove(dir+store.UsedSuffix), used.Unlock()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isDir(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
 }
 
 func (s *snapshots) privateCache(ctx context.Context, base string, m graph.Mount, inputs []solve.Result) (string, func(), error) {
@@ -60,23 +139,32 @@ func (s *snapshots) privateCache(ctx context.Context, base string, m graph.Mount
 		if !ok {
 			continue
 		}
-		unlock := func() { _ = lock.Unlock() }
-		if err := s.makeCache(ctx, dir, m, inputs); err != nil {
-			unlock()
+		done, err := s.makeCache(ctx, dir, m, inputs)
+		if err != nil {
+			_ = lock.Unlock()
 			return "", nil, err
 		}
-		return dir, unlock, nil
+		return dir, func() { done(); _ = lock.Unlock() }, nil
 	}
 	return "", nil, fmt.Errorf("cache %q: all of its %d private copies are in use", m.ID, maxPrivate)
 }
 
-// makeCache makes a cache's directory if it is not there, with what its mount says it begins with.
-func (s *snapshots) makeCache(ctx context.Context, dir string, m graph.Mount, inputs []solve.Result) error {
-	if err := os.WriteFile(dir+store.UsedSuffix, nil, 0o644); err != nil { // the directory itself may be a step's
-		return fmt.Errorf("making the cache %q: %w", m.ID, err)
+// makeCache makes a cache's directory if it is not there, with what its mount says it begins with. It is not dropped before
+// done was called.
+func (s *snapshots) makeCache(ctx context.Context, dir string, m graph.Mount, inputs []solve.Result) (done func(), err error) {
+	used := flock.New(dir+store.UsedSuffix) // the directory itself may be a step's
+	if _, err := used.TryRLockContext(ctx, lockRetry); err != nil {
+		return nil, fmt.Errorf("making the cache %q: %w", m.ID, err)
 	}
 	store.Touch(dir + store.UsedSuffix)
-	if _, err := os.Lstat(dir); err == nil {
+	if err := s.fillCache(ctx, dir, m, inputs); err != nil {
+		return nil, errors.Join(err, used.Unlock())
+	}
+	return func() { _ = used.Unlock() }, nil
+}
+
+func (s *snapshots) fillCache(ctx context.Context, dir string, m graph.Mount, inputs []solve.Result) error {
+	if isDir(dir) {
 		return nil
 	}
 	tmp, err := s.scratch()

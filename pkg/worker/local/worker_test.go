@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/gofrs/flock"
+	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -275,6 +277,53 @@ func TestCacheBeginsWithItsSource(t *testing.T) {
 			assert.Equal(t, "seed+"+sharing, b.out.String(), "filled once")
 		})
 	}
+}
+
+func TestDroppedCaches(t *testing.T) {
+	dir, _ := program(t, "amd64")
+	b := newBench(t, filepath.Join(t.TempDir(), "store"), map[string]string{"context": dir}, nil)
+	p := platform.Platform{OS: "linux", Arch: "amd64"}
+	appended := func(t *testing.T, id, sharing string) string {
+		t.Helper()
+		op := graph.Exec{
+			Args: []string{"/bin/probe", "append /cache/n +", "cat /cache/n"}, Network: graph.NetworkNone,
+			Mounts: []graph.Mount{{Type: graph.MountCache, Target: "/cache", ID: id, Sharing: sharing}},
+		}
+		again := meta
+		again.NoCache = true
+		b.out.Reset()
+		_, err := b.solve(t, graph.New(op, p, again, base()))
+		require.NoError(t, err, b.out.String())
+		return b.out.String()
+	}
+	for _, sharing := range []string{"shared", "locked", "private"} {
+		t.Run(sharing, func(t *testing.T) {
+			for range 2 { // the second time there is a generation already
+				require.Equal(t, "+", appended(t, sharing, sharing))
+				require.Equal(t, "++", appended(t, sharing, sharing))
+				require.NoError(t, b.DropCaches(t.Context(), []string{sharing}))
+			}
+			require.NoError(t, b.DropCaches(t.Context(), []string{sharing, "never used"}))
+			trees, err := filepath.Glob(filepath.Join(b.store.SnapshotDir(), "*-mounts", digest.FromString(sharing).Encoded()[:32]+"*"+store.UsedSuffix))
+			require.NoError(t, err)
+			assert.Empty(t, trees, "nothing is left of what nobody uses")
+		})
+	}
+	t.Run("in use", func(t *testing.T) {
+		require.Equal(t, "+", appended(t, "busy", "shared"))
+		name := filepath.Join("*-mounts", digest.FromString("busy").Encoded()[:32])
+		dirs, err := filepath.Glob(filepath.Join(b.store.SnapshotDir(), name))
+		require.NoError(t, err)
+		require.Len(t, dirs, 1)
+		step := flock.New(dirs[0] + store.UsedSuffix) // as a step of another build holds it
+		require.NoError(t, step.RLock())
+		require.NoError(t, b.DropCaches(t.Context(), []string{"busy"}))
+		assert.FileExists(t, filepath.Join(dirs[0], "n"), "what a step of another build uses stays for it")
+		assert.Equal(t, "+", appended(t, "busy", "shared"), "and is not found any more")
+		require.NoError(t, step.Unlock())
+		require.NoError(t, b.DropCaches(t.Context(), []string{"busy"}))
+		assert.NoDirExists(t, dirs[0])
+	})
 }
 
 func TestFailingStepSaysHow(t *testing.T) {
