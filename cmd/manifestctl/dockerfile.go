@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/manifestctl/manifestctl/pkg/build"
+	"github.com/manifestctl/manifestctl/pkg/credentials"
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
@@ -100,15 +102,45 @@ func (d *dockerfileFlags) request(e *env, out *build.Dockerfile) (err error) {
 	if out.SSH, err = parseSSH(e, d.ssh); err != nil {
 		return err
 	}
-	out.Proxy = map[string]string{}
+	out.Proxy = proxiesOfCaller(e)
+	return nil
+}
+
+// proxiesOfCaller are the proxies that the environment names. They are no arguments of the build.
+func proxiesOfCaller(e *env) map[string]string {
+	out := map[string]string{}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"} {
 		for _, n := range []string{strings.ToLower(name), name} {
 			if v := e.getenv(n); v != "" {
-				out.Proxy[name] = v
+				out[name] = v
 			}
 		}
 	}
-	return nil
+	return out
+}
+
+// proxyArgs adds the proxies of docker's config.json to the arguments of a build, as docker and buildx do. One that is given in
+// either case stays alone: of two that differ the frontend takes any. A file that cannot be read is a warning, as there.
+func proxyArgs(e *env, args map[string]string) map[string]string {
+	proxies, err := credentials.Proxies(e.getenv("DOCKER_HOST"), e.getenv)
+	if err != nil {
+		e.note("warning: no proxies: %v", err)
+	}
+	if len(proxies) == 0 {
+		return args
+	}
+	given := map[string]bool{}
+	for name := range args {
+		given[strings.ToUpper(name)] = true
+	}
+	out := map[string]string{}
+	maps.Copy(out, args)
+	for name, value := range proxies {
+		if !given[strings.ToUpper(name)] {
+			out[name] = value
+		}
+	}
+	return out
 }
 
 // splitAllows tells buildx's entitlements from the contents that verify is told of, which have a platform.

@@ -51,6 +51,7 @@ func (in *inputFlags) request(e *env, req *build.Request) (err error) {
 		return err
 	}
 	if req.Dockerfile != nil {
+		req.Args = proxyArgs(e, req.Args)
 		return in.dockerfileEpoch(e, req)
 	}
 	for name, dir := range req.Contexts {
