@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -74,6 +76,23 @@ func TestRemoteContexts(t *testing.T) {
 				assert.NoFileExists(t, filepath.Join(out, f))
 			}
 		})
+	}
+	// The time of the commit or of the download is SOURCE_DATE_EPOCH when that is asked for.
+	c := exec.Command(tool(t, "git"), "-C", repo, "log", "-1", "--format=%ct", "main")
+	c.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
+	when, err := c.Output()
+	require.NoError(t, err)
+	committed := strings.TrimSpace(string(when))
+	info, err := os.Stat(filepath.Join(dir, "app.tar.gz"))
+	require.NoError(t, err)
+	for context, want := range map[string]string{"/git/app/.git#main": committed, "/app.tar.gz": strconv.FormatInt(info.ModTime().Unix(), 10)} {
+		var digests []string
+		for _, epoch := range []string{"context", want} {
+			built := ok(t, w.command(nil, "build", "-q", "-t", "dated", "--build-arg", "SOURCE_DATE_EPOCH="+epoch, "-o", "type=image,rewrite-timestamp=true", server.URL+context))
+			digests = append(digests, built.stdout)
+			assert.Equal(t, want+"\n", ok(t, w.command(nil, "inspect", "-f", "{{.Image.Created.Unix}}", "store:dated")).stdout, "%s with %s", context, epoch)
+		}
+		assert.Equal(t, digests[1], digests[0], context)
 	}
 	r := do(t, w.command(nil, "build", "-q", server.URL+"/git/app/.git#nowhere"))
 	assert.NotZero(t, r.code)

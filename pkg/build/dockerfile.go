@@ -116,6 +116,12 @@ func (h *dockerfileHost) Image(ctx context.Context, name string, p platform.Plat
 	return h.worker.Resolve(ctx, r.String(), p)
 }
 
+// Origin implements dockerfile.Host.
+func (h *dockerfileHost) Origin(ctx context.Context, v *graph.Vertex) (dockerfile.Origin, error) {
+	o, err := h.worker.Origin(ctx, v.Op)
+	return dockerfile.Origin{Commit: o.Commit, Object: o.Object, Digest: o.Digest, LastModified: o.LastModified}, err
+}
+
 // Open implements dockerfile.Host.
 func (h *dockerfileHost) Open(ctx context.Context, v *graph.Vertex, dirs map[string]string) (fs.FS, error) {
 	h.once.Do(func() { maps.Copy(h.contexts, dirs) })

@@ -152,7 +152,7 @@ func untagged(d digest.Digest) ref.Ref {
 
 // product assembles the images of all targets and their index in one form and puts them into the store.
 func (f *finisher) product(ctx context.Context, form form) (output.Product, error) {
-	p := output.Product{Content: f.worker, Epoch: f.epoch, Mounts: map[digest.Digest][]ref.Ref{}, View: f.view}
+	p := output.Product{Content: f.worker, Epoch: f.epochOf(0), Mounts: map[digest.Digest][]ref.Ref{}, View: f.view}
 	layers, err := f.layers(ctx, form)
 	if err != nil {
 		return output.Product{}, err

@@ -11,16 +11,18 @@ import (
 )
 
 func TestProxies(t *testing.T) {
-	both := func(upper, lower, value string) map[string]string { return map[string]string{upper: value, lower: value} }
+	both := func(upper, lower, value string) map[string]string {
+		return map[string]string{upper: value, lower: value}
+	}
 	for name, tc := range map[string]struct {
 		text    string // "": no file
 		host    string
 		want    map[string]string
 		wantErr error
 	}{
-		"no file":        {},
-		"empty file":     {text: "\n{}"},
-		"default":        {text: `{"proxies":{"default":{"httpProxy":"http://p:3128"}}}`, want: both("HTTP_PROXY", "http_proxy", "http://p:3128")},
+		"no file":    {},
+		"empty file": {text: "\n{}"},
+		"default":    {text: `{"proxies":{"default":{"httpProxy":"http://p:3128"}}}`, want: both("HTTP_PROXY", "http_proxy", "http://p:3128")},
 		"all": {
 			text: `{"proxies":{"default":{"httpsProxy":"a","noProxy":"b","ftpProxy":"c","allProxy":"d"}}}`,
 			want: map[string]string{"HTTPS_PROXY": "a", "https_proxy": "a", "NO_PROXY": "b", "no_proxy": "b", "FTP_PROXY": "c", "ftp_proxy": "c", "ALL_PROXY": "d", "all_proxy": "d"},

@@ -247,6 +247,16 @@ func (g *Git) Checkout(ctx context.Context, commit string) (when time.Time, err 
 	return time.Unix(sec, 0), nil
 }
 
+// Object is the commit that was checked out as git keeps it: its headers, an empty line, its message. At most 1 MiB.
+func (g *Git) Object(ctx context.Context, commit string) ([]byte, error) {
+	const most = 1 << 20
+	out, err := g.run(ctx, "cat-file", "commit", commit)
+	if err == nil && len(out) > most {
+		err = fmt.Errorf("%w: commit %s is longer than %d bytes", ErrGit, commit, most)
+	}
+	return out, err
+}
+
 // fetch gets the commit by its id, or by the ref where the server gives no others.
 func (g *Git) fetch(ctx context.Context, commit string) error {
 	_, err := g.run(ctx, "fetch", "-q", "--no-tags", "--depth=1", "--", "origin", commit)

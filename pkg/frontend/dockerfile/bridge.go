@@ -81,13 +81,19 @@ func (b *bridge) Solve(ctx context.Context, req client.SolveRequest) (*client.Re
 	if err != nil {
 		return nil, err
 	}
-	isLocal := false
+	isLocal, isSource := false, false
 	if v != nil {
-		_, isLocal = v.Op.(graph.Local)
+		switch v.Op.(type) {
+		case graph.Local:
+			isLocal, isSource = true, true
+		case graph.Git, graph.HTTP: // the frontend looks into them
+			isSource = true
+		}
 	}
 	if isLocal {
 		b.loaded(v)
-	} else if b.o.Capture != nil {
+	}
+	if !isSource && b.o.Capture != nil {
 		b.mu.Lock()
 		b.o.Capture(req.Definition)
 		b.mu.Unlock()
@@ -198,22 +204,6 @@ func (b *bridge) resolve(ctx context.Context, name string, opt sourceresolver.Op
 		name += "@" + dgst.String()
 	}
 	return name, dgst, config, nil
-}
-
-// ResolveSourceMetadata implements client.Client.
-func (b *bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
-	ref, ok := strings.CutPrefix(op.GetIdentifier(), "docker-image://")
-	if !ok {
-		return nil, fmt.Errorf("%w: the time of %s as SOURCE_DATE_EPOCH", mllb.ErrUnsupported, op.GetIdentifier())
-	}
-	if opt.ImageOpt == nil {
-		opt.ImageOpt = &sourceresolver.ResolveImageOpt{}
-	}
-	_, dgst, config, err := b.ResolveImageConfig(ctx, ref, opt)
-	if err != nil {
-		return nil, err
-	}
-	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: dgst, Config: config}}, nil
 }
 
 // Inputs implements client.Client: there are none.

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	commonexptypes "github.com/moby/buildkit/exporter/exptypes"
@@ -35,8 +36,18 @@ type Host interface {
 	// Image resolves ref (normalised, with a tag or digest) to the digest of its manifest or index, and the config of
 	// its image for p.
 	Image(ctx context.Context, ref string, p platform.Platform, pull bool) (digest.Digest, []byte, error)
+	// Origin is what git or a server says of the source v.
+	Origin(ctx context.Context, v *graph.Vertex) (Origin, error)
 	// Open solves v and gives its files; dirs are the local contexts by name. It is called for remote contexts only.
 	Open(ctx context.Context, v *graph.Vertex, dirs map[string]string) (fs.FS, error)
+}
+
+// Origin is what the place that a source comes from says of it; the fields of other kinds of sources are zero.
+type Origin struct {
+	Commit       string // of git: hex
+	Object       []byte // of git: the commit as git keeps it
+	Digest       digest.Digest
+	LastModified *time.Time // of http; nil when the server does not say
 }
 
 // Options is everything that the command line says. Host and Machine are required.

@@ -38,6 +38,7 @@ type host struct {
 	images map[string]ocispec.Image
 	raw    map[string]json.RawMessage // members of configs that image-spec's type has not
 	files  fs.FS
+	origin dockerfile.Origin
 
 	mu     sync.Mutex // guards asked and opened
 	asked  []string
@@ -67,6 +68,13 @@ func (h *host) Image(_ context.Context, ref string, p platform.Platform, pull bo
 		}
 	}
 	return digest.FromString(ref), raw, err
+}
+
+func (h *host) Origin(_ context.Context, v *graph.Vertex) (dockerfile.Origin, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked = append(h.asked, v.Op.Kind())
+	return h.origin, nil
 }
 
 func (h *host) Open(_ context.Context, v *graph.Vertex, _ map[string]string) (fs.FS, error) {

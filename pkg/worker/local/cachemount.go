@@ -152,7 +152,7 @@ func (s *snapshots) privateCache(ctx context.Context, base string, m graph.Mount
 // makeCache makes a cache's directory if it is not there, with what its mount says it begins with. It is not dropped before
 // done was called.
 func (s *snapshots) makeCache(ctx context.Context, dir string, m graph.Mount, inputs []solve.Result) (done func(), err error) {
-	used := flock.New(dir+store.UsedSuffix) // the directory itself may be a step's
+	used := flock.New(dir + store.UsedSuffix) // the directory itself may be a step's
 	if _, err := used.TryRLockContext(ctx, lockRetry); err != nil {
 		return nil, fmt.Errorf("making the cache %q: %w", m.ID, err)
 	}

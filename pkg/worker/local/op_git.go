@@ -18,53 +18,71 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/source"
 )
 
+// checkedOut is what is remembered of a commit.
+type checkedOut struct {
+	Commit string      `json:"commit"`
+	Object []byte      `json:"object"` // of the commit, as git keeps it
+	Layer  solve.Layer `json:"layer"`
+}
+
 const gitKind = "git"
 
-// git makes a layer of a commit. The remote is asked for the commit each time, and for its files once.
-func (w *Worker) git(ctx context.Context, op graph.Git) (_ solve.Result, err error) {
-	dir, err := w.scratch()
+// git makes a layer of a commit.
+func (w *Worker) git(ctx context.Context, op graph.Git) (solve.Result, error) {
+	got, err := w.commitOf(ctx, op)
 	if err != nil {
 		return solve.Result{}, err
+	}
+	return solve.Result{Layers: []solve.Layer{got.Layer}}, nil
+}
+
+// commitOf asks the remote for the commit each time, and for its files once.
+func (w *Worker) commitOf(ctx context.Context, op graph.Git) (got checkedOut, err error) {
+	dir, err := w.scratch()
+	if err != nil {
+		return got, err
 	}
 	req := source.GitRequest{
 		Remote: op.Remote, Ref: op.Ref, Checksum: op.Checksum, ByCommit: op.ByCommit, KeepGitDir: op.KeepGitDir,
 		NoSubmodule: op.NoSubmodule, KnownHosts: op.KnownHosts,
 	}
 	if req.Authorization, err = w.gitAuthorization(op); err != nil {
-		return solve.Result{}, err
+		return got, err
 	}
 	if op.SSHAgent != "" {
 		req.SSHSocket, _ = w.agent(op.SSHAgent)
 	}
 	g, err := source.NewGit(dir, req)
 	if err != nil {
-		return solve.Result{}, err
+		return got, err
 	}
 	commit, err := g.Resolve(ctx)
 	if err != nil {
-		return solve.Result{}, err
+		return got, err
 	}
 	same := op
 	same.TokenSecret, same.HeaderSecret, same.SSHAgent, same.KnownHosts = "", "", "", ""
 	same.Checksum = commit
 	key, err := opKey(same)
 	if err != nil {
-		return solve.Result{}, err
+		return got, err
 	}
-	var l solve.Layer
-	if w.recall(gitKind, key, &l, func() []solve.Layer { return []solve.Layer{l} }) {
-		return solve.Result{Layers: []solve.Layer{l}}, nil
+	if w.recall(gitKind, key, &got, func() []solve.Layer { return []solve.Layer{got.Layer} }) {
+		return got, nil
 	}
 	when, err := g.Checkout(ctx, commit)
 	if err != nil {
-		return solve.Result{}, err
+		return got, err
 	}
 	r, err := w.checkout(ctx, g.Tree(), op, when)
 	if err != nil {
-		return solve.Result{}, err
+		return got, err
 	}
-	l = r.Layers[0]
-	return r, w.remember(gitKind, key, l, l.DiffID)
+	got = checkedOut{Commit: commit, Layer: r.Layers[0]}
+	if got.Object, err = g.Object(ctx, commit); err != nil {
+		return got, err
+	}
+	return got, w.remember(gitKind, key, got, got.Layer.DiffID)
 }
 
 // checkout makes a layer of a work tree. Times are the commit's, so that equal commits are equal layers.

@@ -34,16 +34,25 @@ type fetched struct {
 
 const httpKind = "http"
 
-// http makes a layer with one file that is fetched, or that was fetched before and did not change since.
+// http makes a layer with one file.
 func (w *Worker) http(ctx context.Context, op graph.HTTP) (solve.Result, error) {
-	key, err := opKey(op.ForKey())
+	got, err := w.download(ctx, op)
 	if err != nil {
 		return solve.Result{}, err
+	}
+	return solve.Result{Layers: []solve.Layer{got.Layer}}, nil
+}
+
+// download brings a file, unless it was brought before and did not change since.
+func (w *Worker) download(ctx context.Context, op graph.HTTP) (got fetched, err error) {
+	key, err := opKey(op.ForKey())
+	if err != nil {
+		return got, err
 	}
 	var old fetched
 	known := w.recall(httpKind, key, &old, func() []solve.Layer { return []solve.Layer{old.Layer} })
 	if known && op.Checksum != "" && old.Sum == digest.Digest(op.Checksum) {
-		return solve.Result{Layers: []solve.Layer{old.Layer}}, nil
+		return old, nil
 	}
 	req := source.HTTPRequest{URL: op.URL, Header: op.Headers}
 	if known {
@@ -52,7 +61,7 @@ func (w *Worker) http(ctx context.Context, op graph.HTTP) (solve.Result, error) 
 	if op.AuthSecret != "" && w.o.Secret != nil {
 		data, ok, err := w.o.Secret(op.AuthSecret)
 		if err != nil {
-			return solve.Result{}, fmt.Errorf("secret %q: %w", op.AuthSecret, err)
+			return got, fmt.Errorf("secret %q: %w", op.AuthSecret, err)
 		}
 		if ok {
 			req.Authorization = strings.TrimSpace(string(data))
@@ -60,19 +69,19 @@ func (w *Worker) http(ctx context.Context, op graph.HTTP) (solve.Result, error) 
 	}
 	resp, err := source.Fetch(ctx, req)
 	if err != nil {
-		return solve.Result{}, err
+		return got, err
 	}
 	if resp.Body == nil {
-		return solve.Result{Layers: []solve.Layer{old.Layer}}, nil
+		return old, nil
 	}
-	got := fetched{ETag: resp.ETag, LastModified: resp.LastModified}
+	got = fetched{ETag: resp.ETag, LastModified: resp.LastModified}
 	file, size, sum, err := w.spooled(ctx, resp.Body)
 	if err != nil {
-		return solve.Result{}, fmt.Errorf("fetching %s: %w", op.URL, err)
+		return got, fmt.Errorf("fetching %s: %w", op.URL, err)
 	}
 	defer os.Remove(file) //nolint:errcheck // it goes with the scratch directory anyway
 	if op.Checksum != "" && digest.Digest(op.Checksum) != sum {
-		return solve.Result{}, fmt.Errorf("%w: %s is %s, not %s", ErrChecksum, op.URL, sum, op.Checksum)
+		return got, fmt.Errorf("%w: %s is %s, not %s", ErrChecksum, op.URL, sum, op.Checksum)
 	}
 	mode := op.Mode
 	if mode == 0 {
@@ -85,10 +94,10 @@ func (w *Worker) http(ctx context.Context, op graph.HTTP) (solve.Result, error) 
 		return b.Add(e, func() (io.ReadCloser, error) { return os.Open(file) })
 	})
 	if err != nil {
-		return solve.Result{}, err
+		return got, err
 	}
 	got.Sum, got.Layer = sum, r.Layers[0]
-	return r, w.remember(httpKind, key, got, got.Layer.DiffID)
+	return got, w.remember(httpKind, key, got, got.Layer.DiffID)
 }
 
 // spooled copies r to a file of the scratch directory and closes it.
