@@ -34,6 +34,7 @@ FUZZ += FuzzFromOCI
 FUZZ += FuzzHTTP
 FUZZ += FuzzLayout
 FUZZ += FuzzLoad
+FUZZ += FuzzMode
 FUZZ += FuzzPackages
 FUZZ += FuzzParse
 FUZZ += FuzzParseMergeFile

@@ -55,7 +55,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	buildxFlags(f)
 	b.reports.add(f)
 	b.caches.add(f)
-	f.StringVarP(&b.file, "file", "f", "", "`FILE` the spec or the Dockerfile (default: rootfs.yaml or Dockerfile in the context); - is a Dockerfile on standard input")
+	f.StringVarP(&b.file, "file", "f", "", "`FILE` the spec or the Dockerfile (default: rootfs.yaml or Dockerfile in the context); - is a Dockerfile on standard input, and a URL one there")
 	f.StringArrayVarP(&b.tags, "tag", "t", nil, "`NAME[:TAG]` name of the result; may be repeated")
 	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes, see above; may be repeated (default: the store)")
 	f.BoolVar(&b.push, "push", false, "push the result under its tags; short for -o type=registry")
@@ -104,7 +104,7 @@ func newBuild(e *env) *cobra.Command {
 				return err
 			}
 			var req build.Request
-			done, err := b.chooseInput(e, &req, dir)
+			done, err := b.chooseInput(cmd.Context(), e, &req, dir)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -139,12 +140,18 @@ func inputFile(file, dir string) (string, error) {
 	return file, nil
 }
 
-// chooseInput decides what req is built from. The returned function removes what standard input was kept in.
-func (b *buildFlags) chooseInput(e *env, req *build.Request, context string) (done func() error, err error) {
+// chooseInput decides what req is built from. The returned function removes what was read from elsewhere; it is never nil.
+func (b *buildFlags) chooseInput(ctx context.Context, e *env, req *build.Request, context string) (done func() error, err error) {
 	done = func() error { return nil }
 	switch {
 	case b.dockerfile.llb != "":
 		return b.llbInput(e, req, context)
+	case isRemoteFile(b.file):
+		done, err := b.remoteDockerfile(ctx, e, req, context)
+		if err != nil {
+			return func() error { return nil }, errors.Join(err, done())
+		}
+		return done, nil
 	case context == "-":
 		return b.stdinContext(e, req)
 	case build.IsRemoteContext(context):

@@ -30,7 +30,7 @@ func newLock(e *env) *cobra.Command {
 				dir = args[0]
 			}
 			var req build.Request
-			done, err := b.chooseInput(e, &req, dir)
+			done, err := b.chooseInput(cmd.Context(), e, &req, dir)
 			if err != nil {
 				return err
 			}

@@ -39,6 +39,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"registry":     startRegistry,
 			"fakeregistry": fakeRegistry,
+			"fileserver":   serveFiles,
 			"exitcode":     exitCodeIs,
 			"busybox":      copyBusybox,
 			"damage":       damage,

@@ -32,33 +32,47 @@ func isArchive(head []byte) bool {
 	return false
 }
 
-// stdinFile is standard input in a directory of its own.
-type stdinFile struct {
+// keptInput is what was read from elsewhere, in a directory of its own.
+type keptInput struct {
 	dir     string
 	path    string
 	archive bool
 }
 
-func (s *stdinFile) close() error {
+func (s *keptInput) close() error {
 	if s == nil || s.dir == "" {
 		return nil
 	}
 	return os.RemoveAll(s.dir)
 }
 
-// readStdin writes standard input to a file: "context" if it is an archive, else "Dockerfile".
-func readStdin(in io.Reader) (_ *stdinFile, err error) {
+// size is how much was read, in bytes.
+func (s *keptInput) size() (int64, error) {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// readStdin keeps standard input.
+func readStdin(in io.Reader) (*keptInput, error) {
 	if in == nil {
 		in = bytes.NewReader(nil)
 	}
+	return keepInput(in, "standard input")
+}
+
+// keepInput writes what is read to a file: "context" if it is an archive, else "Dockerfile".
+func keepInput(in io.Reader, what string) (_ *keptInput, err error) {
 	buffered := bufio.NewReaderSize(in, 1024)
 	head, err := buffered.Peek(512)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("reading standard input: %w", err)
+		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
-	s := &stdinFile{archive: isArchive(head)}
-	if s.dir, err = os.MkdirTemp("", "manifestctl-stdin-"); err != nil {
-		return nil, fmt.Errorf("keeping standard input: %w", err)
+	s := &keptInput{archive: isArchive(head)}
+	if s.dir, err = os.MkdirTemp("", "manifestctl-input-"); err != nil {
+		return nil, fmt.Errorf("keeping %s: %w", what, err)
 	}
 	defer func() {
 		if err != nil {
@@ -71,11 +85,11 @@ func readStdin(in io.Reader) (_ *stdinFile, err error) {
 	}
 	f, err := os.Create(s.path)
 	if err != nil {
-		return nil, fmt.Errorf("keeping standard input: %w", err)
+		return nil, fmt.Errorf("keeping %s: %w", what, err)
 	}
 	_, err = io.Copy(f, buffered)
 	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("keeping standard input: %w", err)
+		return nil, fmt.Errorf("keeping %s: %w", what, err)
 	}
 	return s, nil
 }

@@ -85,6 +85,9 @@ func Fetch(ctx context.Context, r HTTPRequest) (*HTTPResponse, error) {
 	case resp.StatusCode == http.StatusNotModified && (r.ETag != "" || r.LastModified != ""):
 		transport.CloseIdleConnections()
 		return out, resp.Body.Close()
+	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone:
+		transport.CloseIdleConnections()
+		return nil, errors.Join(fmt.Errorf("%w: %s: %s: %w", ErrHTTP, redacted(req.URL), resp.Status, ErrNotFound), resp.Body.Close())
 	case resp.StatusCode != http.StatusOK:
 		transport.CloseIdleConnections()
 		return nil, errors.Join(fmt.Errorf("%w: %s: %s", ErrHTTP, redacted(req.URL), resp.Status), resp.Body.Close())
