@@ -75,9 +75,10 @@ type server struct {
 	first  func() (*initProc, error) // of the pid namespace that steps run in
 
 	emulators  []emulator
-	tracing    bool  // emulators are put in by the tracer
-	hostProc   int   // where proc is refused: the /proc that we were started with
-	supervised error // single uid: why owners cannot be kept; nil: they can
+	tracing    bool              // emulators are put in by the tracer
+	hostProc   int               // where proc is refused: the /proc that we were started with
+	profile    []unix.SockFilter // of steps; nil: none can be
+	supervised error             // single uid: why owners cannot be kept; nil: they can
 }
 
 func newServer() *server {
@@ -175,6 +176,7 @@ func (s *server) hello(h *hello, r *reply) error {
 		s.supervised = s.trySupervisor()
 		r.Supervisor = toWire(s.supervised)
 	}
+	s.profile = profile()
 	s.emulators = h.Emulators
 	r.How, err = s.emulate(h)
 	r.Emulation = toWire(err)

@@ -46,8 +46,16 @@ func (st *step) process() (*ExitError, error) {
 	if st.in >= 0 {
 		files[0] = uintptr(st.in)
 	}
+	if st.Terminal {
+		tty, err := st.openTerminal()
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(tty)
+		files = []uintptr{uintptr(tty), uintptr(tty), uintptr(tty)}
+	}
 	for i, fd := range st.out {
-		if fd < 0 {
+		if fd < 0 || st.Terminal {
 			continue
 		}
 		files[i+1] = uintptr(fd)
@@ -67,30 +75,7 @@ func (st *step) process() (*ExitError, error) {
 			return nil, err
 		}
 	}
-	if st.super != nil || st.srv.tracing {
-		return st.watched(file, [3]uintptr(files))
-	}
-	attr := &syscall.ProcAttr{Env: st.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
-	attr.Sys.Credential = st.credential()
-	if st.limited() {
-		attr.Sys.Ptrace = true // stops it after exec, to be limited before it runs
-	}
-	pid, err := syscall.ForkExec(file, st.Args, attr)
-	if err != nil {
-		return st.execError(file, err)
-	}
-	if attr.Sys.Ptrace {
-		if err := st.limit(pid); err != nil {
-			_ = unix.Kill(pid, unix.SIGKILL)
-			_, reapErr := st.reap(pid)
-			return nil, errors.Join(err, reapErr)
-		}
-	}
-	status, err := st.reap(pid)
-	if err != nil {
-		return nil, err
-	}
-	return st.outcome(status), nil
+	return st.start(file, [3]uintptr(files))
 }
 
 // outcome is how the process ended, nil for success.
@@ -110,22 +95,6 @@ func (st *step) credential() *syscall.Credential {
 		return nil
 	}
 	return &syscall.Credential{Uid: uint32(st.Account.UID), Gid: uint32(st.Account.GID), Groups: groups32(st.Account.Groups)}
-}
-
-// limit sets the limits of pid, which has stopped at its exec, and lets it go. Limits of the agent itself could not be
-// raised again.
-func (st *step) limit(pid int) error {
-	var ws unix.WaitStatus
-	if _, err := unix.Wait4(pid, &ws, 0, nil); err != nil || !ws.Stopped() {
-		return fmt.Errorf("starting a step with limits: %w", errors.Join(err, unix.ECHILD))
-	}
-	if err := st.setLimits(pid); err != nil {
-		return err
-	}
-	if err := unix.PtraceDetach(pid); err != nil {
-		return fmt.Errorf("starting a step with limits: %w", err)
-	}
-	return nil
 }
 
 // chdir goes to the working directory, which is made (for the step's user) when it is missing.

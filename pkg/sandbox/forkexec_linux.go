@@ -27,13 +27,15 @@ func afterForkInChild()
 
 // forkAttr is what the child does before it executes.
 type forkAttr struct {
-	files  [3]uintptr
-	slack  uintptr      // PR_SET_TIMERSLACK (supervisor); 0: as inherited
-	nofile *unix.Rlimit // nil: as inherited
-	cred   *syscall.Credential
-	listen []unix.SockFilter // a filter whose listener the parent gets
-	filter []unix.SockFilter // another one
-	flags  uintptr           // of the listener's filter
+	files   [3]uintptr
+	slack   uintptr      // PR_SET_TIMERSLACK (supervisor); 0: as inherited
+	nofile  *unix.Rlimit // nil: as inherited
+	cred    *syscall.Credential
+	tty     bool              // stdin becomes the controlling terminal
+	profile []unix.SockFilter // what it may not call; none: everything
+	listen  []unix.SockFilter // a filter whose listener the parent gets
+	filter  []unix.SockFilter // another one
+	flags   uintptr           // of the listener's filter
 	// executed, when set, gets the outcome of the execve instead of the caller, who is its tracer and has to let it happen.
 	executed chan error
 	// ready is called while the child waits, with the listener's descriptor (-1 when it could not be had, and why).
@@ -78,6 +80,12 @@ func forkExec(file string, args, env []string, attr forkAttr) (pid int, err erro
 		if len(attr.cred.Groups) > 0 {
 			c.list = &attr.cred.Groups[0]
 		}
+	}
+	if attr.tty {
+		c.tty = 1
+	}
+	if len(attr.profile) > 0 {
+		c.profile = &unix.SockFprog{Len: uint16(len(attr.profile)), Filter: &attr.profile[0]}
 	}
 	if len(attr.listen) > 0 {
 		c.listen = &unix.SockFprog{Len: uint16(len(attr.listen)), Filter: &attr.listen[0]}
@@ -183,6 +191,8 @@ type forkChild struct {
 	files          [3]uintptr
 	slack          uintptr
 	nofile         *unix.Rlimit
+	tty            uintptr
+	profile        *unix.SockFprog
 	listen, filter *unix.SockFprog
 	become         bool
 	uid, gid       uintptr
@@ -211,6 +221,16 @@ func (c *forkChild) fork() (int, syscall.Errno) {
 	syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
 	for i := range c.files {
 		if _, _, errno = syscall.RawSyscall(syscall.SYS_DUP3, c.files[i], uintptr(i), 0); errno != 0 {
+			goto fail
+		}
+	}
+	if c.tty != 0 {
+		if _, _, errno = syscall.RawSyscall(syscall.SYS_IOCTL, 0, unix.TIOCSCTTY, 0); errno != 0 {
+			goto fail
+		}
+	}
+	if c.profile != nil {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(c.profile))); errno != 0 {
 			goto fail
 		}
 	}

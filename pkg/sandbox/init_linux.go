@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -122,6 +123,8 @@ type initProc struct {
 	pidns int
 	proc  bool // its procfs is at holdDir
 
+	mu sync.Mutex // one talks to it at a time
+
 	nofile *unix.Rlimit // what it inherited; the Go runtime raises it for itself, and only lowers it again for its own children
 }
 
@@ -225,6 +228,8 @@ func rights(oob []byte) (fds []int, err error) {
 
 // killAll ends all that a step left, and returns when it is gone.
 func (p *initProc) killAll() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if _, err := unix.SendmsgN(p.sock, []byte{initKill}, nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		return errors.Join(errInit, err)
 	}

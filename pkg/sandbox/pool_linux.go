@@ -21,10 +21,11 @@ var errClosed = errors.New("sandbox: the pool is closed")
 
 // Pool is a set of warm agents, one for each concurrent step. It is safe for concurrent use.
 type Pool struct {
-	o     Options
-	plan  plan
-	exe   *os.File
-	slots chan struct{} // one token for each agent that may be busy
+	o       Options
+	plan    plan
+	exe     *os.File
+	cgroups cgroups
+	slots   chan struct{} // one token for each agent that may be busy
 
 	how        emulate.How
 	emulation  error // of the first agent's binfmt_misc instance
@@ -89,6 +90,7 @@ func (p *Pool) Close() error {
 	for a := range agents {
 		a.wait()
 	}
+	p.cgroups.close()
 	return p.exe.Close()
 }
 
@@ -244,13 +246,19 @@ func (p *Pool) Run(ctx context.Context, s Step) error {
 
 	streams := make([]*stream, 0, 3)
 	var fds []int
+	feeding := func() {}
 	defer func() {
 		for _, st := range streams {
 			st.close()
 		}
 	}()
+	con, err := newConsole(&s)
+	if err != nil {
+		return err
+	}
+	defer con.close()
 	for i, w := range []io.Writer{s.Stdout, s.Stderr, s.Diff} {
-		if w == nil {
+		if w == nil || s.Terminal && i < 2 {
 			continue
 		}
 		st, err := newStream(w, i == 2)
@@ -260,29 +268,50 @@ func (p *Pool) Run(ctx context.Context, s Step) error {
 		streams = append(streams, st)
 		fds = append(fds, st.remote)
 	}
-	stdin, feed, err := newFeed(s.Stdin)
-	if err != nil {
-		return err
+	if s.Terminal {
+		ws.Stdout, ws.Stderr, ws.Stdin = false, false, false
+	} else {
+		stdin, feed, err := newFeed(s.Stdin)
+		if err != nil {
+			return err
+		}
+		defer feed.close()
+		feeding = feed.handOver
+		if s.Stdin != nil {
+			fds = append(fds, stdin)
+		}
 	}
-	defer feed.close()
-	if s.Stdin != nil {
-		fds = append(fds, stdin)
+	if con != nil {
+		fds, ws.Control = append(fds, con.remote), true
 	}
 	a, err := p.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.release(a)
+	group, err := p.cgroups.make(&ws.Resources)
+	if err != nil {
+		return err
+	}
+	if group != nil {
+		defer group.remove()
+		fds, ws.Cgroup = append(fds, int(group.procs.Fd())), true
+	}
 	for _, st := range streams {
 		st.start()
 	}
 	sent := func() {
-		feed.handOver()
+		feeding()
+		con.start()
 		for _, st := range streams {
 			st.handOver()
 		}
 	}
 	r, err := a.callThen(ctx, request{Op: opRun, Step: ws}, fds, sent)
+	con.finish()
+	if r.Exit != nil && r.Exit.Limit == "" && group != nil {
+		r.Exit.Limit = group.exceeded(r.Exit)
+	}
 	var copyErrs []error
 	for _, st := range streams {
 		copyErrs = append(copyErrs, st.finish())

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"time"
 
 	"github.com/manifestctl/manifestctl/pkg/emulate"
@@ -59,29 +60,54 @@ type Options struct {
 
 // Step is one process to run in a rootfs made of directories.
 type Step struct {
-	Lowers   []string // top first; none is an empty rootfs
-	Scratch  string   // existing empty directory of the caller for upper and work; on the snapshots' file system
-	Args     []string
-	Env      []string // complete
-	Cwd      string   // made when missing
-	Account  layer.Account
-	HostNet  bool   // false: own network namespace, loopback up
-	Hostname string // "" is DefaultHostname
-	Hosts    []Host // further lines of /etc/hosts
-	Mounts   []Mount
-	Limits   Rlimits
-	Ulimits  []Ulimit
-	ReadOnly bool      // the rootfs cannot be written to
-	Insecure bool      // the step keeps all capabilities that its user namespace has
-	OKCodes  []int     // exit codes that are no failure; none: 0 alone
-	Stdin    io.Reader // nil is empty; a pipe, which is left when the step ends, however long its reader blocks
-	Stdout   io.Writer // nil drops
-	Stderr   io.Writer
+	Lowers    []string // top first; none is an empty rootfs
+	Scratch   string   // existing empty directory of the caller for upper and work; on the snapshots' file system
+	Args      []string
+	Env       []string // complete
+	Cwd       string   // made when missing
+	Account   layer.Account
+	HostNet   bool   // false: own network namespace, loopback up
+	Hostname  string // "" is DefaultHostname
+	Hosts     []Host // further lines of /etc/hosts
+	Mounts    []Mount
+	Limits    Rlimits
+	Ulimits   []Ulimit
+	Resources Resources
+	ReadOnly  bool      // the rootfs cannot be written to
+	Insecure  bool      // the step keeps all capabilities that its user namespace has
+	OKCodes   []int     // exit codes that are no failure; none: 0 alone
+	Stdin     io.Reader // nil is empty; a pipe, which is left when the step ends, however long its reader blocks
+	Stdout    io.Writer // nil drops
+	Stderr    io.Writer
+
+	// Terminal makes a terminal in the step, which is its stdin, stdout and stderr and its controlling terminal: Stdin is typed
+	// into it and Stdout gets what it shows; Stderr gets nothing. Its size is told by Sizes; nil: it has none.
+	Terminal bool
+	Sizes    <-chan Size
+	// Signals are sent to the step's first process as they come; nil: none.
+	Signals <-chan syscall.Signal
 
 	// Diff receives the layer's tar after the process ended with 0; nil: none wanted.
 	Diff  io.Writer
 	Clamp *time.Time
 	Keep  string // when set, the upper directory is moved here as a new overlay lower after the diff
+	// KeepFailed does that for a process that failed, too: nothing was diffed then.
+	KeepFailed bool
+}
+
+// Size is that of a terminal, in characters.
+type Size struct {
+	Cols, Rows uint16
+}
+
+// Resources bound what all processes of a step use together; 0 is unbounded. Where the host delegates a cgroup it is
+// kept by that, else by watching the step: [Pool.Watched].
+type Resources struct {
+	Memory  int64         // bytes
+	CPUs    int           // thousandths of a processor
+	PIDs    int64         // processes and threads
+	Disk    int64         // bytes that the step adds to its rootfs
+	Timeout time.Duration // from the start of its process
 }
 
 // Host is a line of /etc/hosts.
@@ -136,10 +162,13 @@ type ExitError struct {
 	Code   int    // 128+n for signal n
 	Signal string // "SIGKILL"; "" when it was not killed
 	Reason string // why nothing was started (codes 126 and 127 of ours); else ""
+	Limit  string // what bound of Resources it went over, and was ended for; else ""
 }
 
 func (e *ExitError) Error() string {
 	switch {
+	case e.Limit != "":
+		return fmt.Sprintf("%s (exit code %d)", e.Limit, e.Code)
 	case e.Reason != "":
 		return fmt.Sprintf("%s (exit code %d)", e.Reason, e.Code)
 	case e.Signal != "":

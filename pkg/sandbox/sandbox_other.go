@@ -45,6 +45,9 @@ func (p *Pool) Emulator() emulate.How { return emulate.None }
 // Owners reports that there are none.
 func (p *Pool) Owners() error { return errOS }
 
+// Watched reports nothing: nothing runs.
+func (p *Pool) Watched(Resources) error { return nil }
+
 // Unpack reports that steps need linux.
 func (p *Pool) Unpack(context.Context, string, *os.File, layer.Limits) error { return errOS }
 

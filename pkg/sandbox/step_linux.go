@@ -23,6 +23,8 @@ type step struct {
 	srv   *server
 	in    int    // stdin; -1 is empty
 	out   [2]int // stdout and stderr; -1 drops
+	ctl   int    // the caller's socket; -1: none
+	group int    // cgroup.procs of the step's cgroup; -1: none
 	upper string
 	stage string
 	tree  *tree
@@ -39,12 +41,12 @@ type ended struct {
 
 // run does a whole step: set up, process, clean-up, layer.
 func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, error) {
-	st := &step{wireStep: w, srv: s, in: -1, out: [2]int{-1, -1}, upper: filepath.Join(w.Scratch, "upper"), stage: filepath.Join(w.Scratch, "stage")}
+	st := &step{wireStep: w, srv: s, in: -1, out: [2]int{-1, -1}, ctl: -1, group: -1, upper: filepath.Join(w.Scratch, "upper"), stage: filepath.Join(w.Scratch, "stage")}
 	diffFD := -1
 	for _, f := range []struct {
 		on bool
 		to *int
-	}{{w.Stdout, &st.out[0]}, {w.Stderr, &st.out[1]}, {w.Diff, &diffFD}, {w.Stdin, &st.in}} {
+	}{{w.Stdout, &st.out[0]}, {w.Stderr, &st.out[1]}, {w.Diff, &diffFD}, {w.Stdin, &st.in}, {w.Control, &st.ctl}, {w.Cgroup, &st.group}} {
 		if !f.on {
 			continue
 		}
@@ -81,6 +83,12 @@ func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, e
 	if len(end.refused) > 0 {
 		end.err = fmt.Errorf("%w: %s: %s", ErrOwnership, strings.Join(end.refused, ", "), mendRanges)
 	}
+	if end.err == nil && end.exit != nil {
+		end.err = st.full()
+	}
+	if end.exit != nil && w.KeepFailed {
+		return end.exit, errors.Join(end.err, st.keep())
+	}
 	if end.err != nil || end.exit != nil {
 		return end.exit, end.err
 	}
@@ -89,16 +97,22 @@ func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, e
 			return nil, err
 		}
 	}
-	if w.Keep != "" {
-		if err := os.Rename(st.upper, w.Keep); err != nil {
-			return nil, fmt.Errorf("keeping the snapshot: %w", err)
-		}
-		err := os.Rename(layer.OwnersFile(st.upper), layer.OwnersFile(w.Keep))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("keeping the snapshot: %w", err)
-		}
+	return nil, st.keep()
+}
+
+// keep moves the upper directory to where the caller wants it.
+func (st *step) keep() error {
+	if st.Keep == "" {
+		return nil
 	}
-	return nil, nil
+	if err := os.Rename(st.upper, st.Keep); err != nil {
+		return fmt.Errorf("keeping the snapshot: %w", err)
+	}
+	err := os.Rename(layer.OwnersFile(st.upper), layer.OwnersFile(st.Keep))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("keeping the snapshot: %w", err)
+	}
+	return nil
 }
 
 // directories makes what an overlay needs. The upper directory is the root of the merged tree, so it looks like the one below.

@@ -18,9 +18,14 @@ func groups32(groups []int) []uint32 {
 	return out
 }
 
-// watched starts the step's process below the supervisor, the tracer, or both, and waits until nothing of it is left.
-func (st *step) watched(file string, files [3]uintptr) (*ExitError, error) {
-	attr := forkAttr{files: files, nofile: st.first.nofile}
+// start starts the step's process, below the supervisor, the tracer, or both where they are needed, and waits until nothing
+// of it is left.
+func (st *step) start(file string, files [3]uintptr) (*ExitError, error) {
+	attr := forkAttr{files: files, nofile: st.first.nofile, tty: st.Terminal}
+	if !st.Insecure {
+		attr.profile = st.srv.profile
+	}
+	var g *guard
 	var tr *tracer
 	if st.srv.tracing {
 		var err error
@@ -42,6 +47,10 @@ func (st *step) watched(file string, files [3]uintptr) (*ExitError, error) {
 		if err := st.setLimits(pid); err != nil {
 			return err
 		}
+		var err error
+		if g, err = st.watch(pid); err != nil {
+			return err
+		}
 		if st.super != nil {
 			if errno != 0 {
 				return fmt.Errorf("%w: the supervisor's filter: %w", ErrHost, errno)
@@ -55,6 +64,7 @@ func (st *step) watched(file string, files [3]uintptr) (*ExitError, error) {
 	}
 	pid, err := forkExec(file, st.Args, st.Env, attr)
 	if err != nil {
+		g.stop()
 		return st.execError(file, err)
 	}
 	var status unix.WaitStatus
@@ -67,10 +77,19 @@ func (st *step) watched(file string, files [3]uintptr) (*ExitError, error) {
 	} else {
 		status, err = st.reap(pid)
 	}
+	limit := g.stop()
 	if err != nil {
 		return nil, err
 	}
-	return st.outcome(status), nil
+	exit := st.outcome(status)
+	switch {
+	case exit == nil:
+	case limit != "":
+		exit.Limit = limit
+	case st.Resources.Disk > 0 && exit.Signal == "SIGXFSZ":
+		exit.Limit = fmt.Sprintf("out of disk: a file grew larger than %s (--disk)", sizeText(st.Resources.Disk))
+	}
+	return exit, nil
 }
 
 // trySupervisor does once what every step will need: a listener (there is one at most in a chain of filters), reading and

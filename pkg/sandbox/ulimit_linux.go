@@ -16,8 +16,6 @@ var resources = map[string]int{
 	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
 
-func (st *step) limited() bool { return st.Limits != (Rlimits{}) || len(st.Ulimits) > 0 }
-
 // setLimits sets the limits of a process. Limits of the agent itself could not be raised again.
 func (st *step) setLimits(pid int) error {
 	all := slices.Clone(st.Ulimits)

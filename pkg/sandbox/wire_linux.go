@@ -49,28 +49,33 @@ type hello struct {
 
 // wireStep is a Step without its writers. Which of them exist is told by the booleans; their descriptors come in this order.
 type wireStep struct {
-	Lowers    []string
-	Scratch   string
-	Args      []string
-	Env       []string
-	Cwd       string
-	Account   layer.Account
-	HostNet   bool
-	Hostname  string
-	Hosts     []Host
-	Mounts    []Mount
-	Limits    Rlimits
-	Ulimits   []Ulimit
-	ReadOnly  bool
-	Insecure  bool
-	OKCodes   []int
-	Stdout    bool
-	Stderr    bool
-	Diff      bool
-	Stdin     bool // the last descriptor
-	Clamp     *time.Time
-	Keep      string
-	Ownership layer.Ownership
+	Lowers     []string
+	Scratch    string
+	Args       []string
+	Env        []string
+	Cwd        string
+	Account    layer.Account
+	HostNet    bool
+	Hostname   string
+	Hosts      []Host
+	Mounts     []Mount
+	Limits     Rlimits
+	Ulimits    []Ulimit
+	ReadOnly   bool
+	Insecure   bool
+	OKCodes    []int
+	Stdout     bool
+	Stderr     bool
+	Diff       bool
+	Stdin      bool
+	Control    bool // a socket: signals come, the terminal goes
+	Terminal   bool
+	Cgroup     bool // the last descriptor: cgroup.procs of the step's
+	Resources  Resources
+	KeepFailed bool
+	Clamp      *time.Time
+	Keep       string
+	Ownership  layer.Ownership
 }
 
 // reply is the answer to a request. Err is nil when it was done; Exit says how a step's process ended when not with 0.
@@ -196,6 +201,8 @@ func (s *Step) check() error {
 		return fmt.Errorf("running a step: %w: no command", fs.ErrInvalid)
 	case s.Scratch == "":
 		return fmt.Errorf("running a step: %w: no scratch directory", fs.ErrInvalid)
+	case s.Resources.Memory < 0 || s.Resources.CPUs < 0 || s.Resources.PIDs < 0 || s.Resources.Disk < 0 || s.Resources.Timeout < 0:
+		return fmt.Errorf("running a step: %w: a limit below zero", fs.ErrInvalid)
 	case len(s.Lowers) > maxLowers:
 		return fmt.Errorf("running a step: %w: %d layers, overlayfs takes %d", ErrHost, len(s.Lowers), maxLowers)
 	}
@@ -206,7 +213,7 @@ func (s *Step) check() error {
 func (s *Step) wire() (*wireStep, error) {
 	w := &wireStep{
 		Args: s.Args, Env: s.Env, Cwd: s.Cwd, Account: s.Account, HostNet: s.HostNet, Hostname: s.Hostname, Hosts: s.Hosts,
-		Limits: s.Limits, Ulimits: s.Ulimits, ReadOnly: s.ReadOnly, Insecure: s.Insecure, OKCodes: s.OKCodes, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil, Diff: s.Diff != nil, Stdin: s.Stdin != nil, Clamp: s.Clamp,
+		Limits: s.Limits, Ulimits: s.Ulimits, Resources: s.Resources, Terminal: s.Terminal, KeepFailed: s.KeepFailed, ReadOnly: s.ReadOnly, Insecure: s.Insecure, OKCodes: s.OKCodes, Stdout: s.Stdout != nil, Stderr: s.Stderr != nil, Diff: s.Diff != nil, Stdin: s.Stdin != nil, Clamp: s.Clamp,
 	}
 	var err error
 	abs := func(path string) string {

@@ -406,7 +406,7 @@ func do(verb string, a []string) error {
 			}
 		}
 	default:
-		return fmt.Errorf("unknown verb %q", verb)
+		return hungry(verb, a)
 	}
 	return nil
 }

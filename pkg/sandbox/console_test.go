@@ -1,0 +1,142 @@
+//go:build linux
+
+package sandbox
+
+import (
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/manifestctl/manifestctl/internal/testuser"
+	"github.com/manifestctl/manifestctl/pkg/layer"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// screen is what a terminal showed so far.
+type screen struct {
+	mu   sync.Mutex // guards text
+	text string
+	more chan struct{}
+}
+
+func newScreen() *screen { return &screen{more: make(chan struct{}, 1)} }
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	s.text += string(p)
+	s.mu.Unlock()
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text
+}
+
+// shows waits for a text.
+func (s *screen) shows(t *testing.T, text string) {
+	t.Helper()
+	for end := time.After(30 * time.Second); !strings.Contains(s.String(), text); {
+		select {
+		case <-s.more:
+		case <-end:
+			t.Fatalf("never showed %q: %q", text, s.String())
+		}
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	testuser.Each(t, func(t *testing.T) {
+		b := newBox(t)
+		t.Run("size, owner and controlling terminal", func(t *testing.T) {
+			s := b.step("terminal", "--", "session")
+			s.Terminal, s.Account = true, layer.Account{UID: 7, GID: 7}
+			sizes := make(chan Size, 1)
+			sizes <- Size{101, 33}
+			s.Sizes = sizes
+			r := b.run(s)
+			require.NoError(t, r.failure, r.out)
+			owner := "7"
+			if b.pool.Mode() == ModeSingle {
+				owner = "0" // which the step's user is all the same
+			}
+			assert.Equal(t, "/dev/pts/0 101 33 "+owner+"\r\ntrue\r\n", r.out)
+		})
+		t.Run("its size changes", func(t *testing.T) {
+			s, show, sizes := b.step("resized"), newScreen(), make(chan Size)
+			s.Terminal, s.Sizes, s.Stdout = true, sizes, show
+			done := make(chan error, 1)
+			go func() { done <- b.pool.Run(t.Context(), s) }()
+			show.shows(t, "waiting")
+			sizes <- Size{50, 20}
+			require.NoError(t, <-done)
+			assert.Contains(t, show.String(), " 50 20 ")
+		})
+		t.Run("typing", func(t *testing.T) {
+			in, typed := io.Pipe()
+			s, show := b.step("echo", "name?", "--", "line", "--", "sleep", "600000"), newScreen()
+			s.Terminal, s.Stdin, s.Stdout = true, in, show
+			done := make(chan error, 1)
+			go func() { done <- b.pool.Run(t.Context(), s) }()
+			show.shows(t, "name?")
+			_, err := io.WriteString(typed, "mary\n")
+			require.NoError(t, err)
+			show.shows(t, "read mary")
+			_, err = io.WriteString(typed, "\x03") // what ^C types into a raw terminal
+			require.NoError(t, err)
+			var exit *ExitError
+			require.ErrorAs(t, <-done, &exit)
+			assert.Equal(t, 130, exit.Code)
+		})
+		t.Run("the end of what is typed", func(t *testing.T) {
+			s := b.step("copy", "--", "exit", "7")
+			s.Terminal, s.Stdin = true, strings.NewReader("last words\n")
+			r := b.run(s)
+			var exit *ExitError
+			require.ErrorAs(t, r.failure, &exit)
+			assert.Equal(t, 7, exit.Code)
+			assert.Contains(t, r.out, "last words\r\n")
+		})
+		t.Run("all that it showed arrives", func(t *testing.T) {
+			s := b.step("fill", "1048576")
+			s.Terminal = true
+			r := b.run(s)
+			require.NoError(t, r.failure)
+			assert.GreaterOrEqual(t, len(r.out), 1<<20)
+		})
+		t.Run("signals", func(t *testing.T) {
+			for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1} {
+				s, show, signals := b.step("trap", itoa(int(sig)), "5"), newScreen(), make(chan syscall.Signal)
+				s.Signals, s.Stdout = signals, show
+				done := make(chan error, 1)
+				go func() { done <- b.pool.Run(t.Context(), s) }()
+				show.shows(t, "waiting")
+				signals <- sig
+				var exit *ExitError
+				require.ErrorAs(t, <-done, &exit)
+				assert.Equal(t, 5, exit.Code)
+				assert.Contains(t, show.String(), "trapped "+itoa(int(sig)))
+			}
+		})
+		t.Run("what cannot be started", func(t *testing.T) {
+			s := b.step()
+			s.Args, s.Terminal, s.Stdin = []string{"/absent"}, true, strings.NewReader("")
+			var exit *ExitError
+			require.ErrorAs(t, b.run(s).failure, &exit)
+			assert.Equal(t, 127, exit.Code)
+		})
+	})
+}
