@@ -4,14 +4,12 @@ package sandbox
 // runs from a sealed copy of this program's file, so that nothing in a namespace of the same uid can overwrite it.
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
@@ -151,7 +149,10 @@ func (pl plan) spawn(ctx context.Context, exe *os.File) (*agent, error) {
 		Pdeathsig:  syscall.SIGKILL,
 		Setsid:     true,
 	}
-	if pl.uidTool == "" {
+	// The process that Go forks is mapped by its number here. Where /proc has other numbers (a pid namespace without a
+	// /proc of its own) that would be another process: it is mapped afterwards, by the number that /proc has for it.
+	apart := !sameProc()
+	if pl.uidTool == "" && !apart {
 		attr.UidMappings, attr.GidMappings = sysMap(pl.uids), sysMap(pl.gids)
 		attr.GidMappingsEnableSetgroups = pl.mode == ModeRoot
 	} else {
@@ -162,21 +163,19 @@ func (pl plan) spawn(ctx context.Context, exe *os.File) (*agent, error) {
 			}
 		}
 	}
+	pidfd := -1
+	if apart {
+		attr.PidFD = &pidfd
+	}
 	started := make(chan error)
 	go a.life(exe, theirs, attr, started)
 	if err := <-started; err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	if pl.uidTool != "" {
-		err := runMap(ctx, pl.uidTool, toolArgs(a.proc.Pid, pl.uids))
-		if err == nil {
-			err = runMap(ctx, pl.gidTool, toolArgs(a.proc.Pid, pl.gids))
-		}
-		if err != nil {
-			a.kill()
-			a.wait()
-			return nil, err
-		}
+	if err := pl.mapIDs(ctx, a.proc.Pid, pidfd); err != nil {
+		a.kill()
+		a.wait()
+		return nil, err
 	}
 	return a, nil
 }
@@ -229,17 +228,6 @@ func cloneError(err error) error {
 		return fmt.Errorf("%w: starting an agent: %w", ErrHost, err)
 	}
 	return fmt.Errorf("%w: starting a process in an own user namespace: %w: %s", ErrHost, errno, mendUserns(errno))
-}
-
-// runMap runs newuidmap or newgidmap.
-func runMap(ctx context.Context, tool string, args []string) error {
-	cmd := exec.CommandContext(ctx, tool, args...)
-	cmd.Env = []string{}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s: %w: %s", ErrHost, tool, err, bytes.TrimSpace(out))
-	}
-	return nil
 }
 
 func (a *agent) kill() { _ = a.proc.Kill() } // it may have ended already
