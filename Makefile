@@ -129,6 +129,10 @@ sweep: ## kill -9 at every call that changes the disk, every flipped bit of an a
 soak: ## 50 writers of one tag, 20 rounds, and 12 machines of one stage, 100, killed and run again (Go, docker-registry; minutes)
 	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m ./pkg/transfer ./cmd/manifestctl -run 'TestAppend_C2|TestMergeAppend|TestStage_'
 
+.PHONY: runners
+runners: ## docs/runners.md: builds on forty kinds of runners, and buildah's (root, make deps; minutes)
+	MANIFESTCTL_RUNNERS=update $(GO) test -count=1 -timeout 20m ./internal/e2e -run 'TestRunners$$'
+
 .PHONY: ownership
 ownership: ## the long package sets: root, ranges and single id give the same layers (root, make deps; an hour)
 	MANIFESTCTL_OWNERSHIP=1 $(GO) test -count=1 -timeout 120m -v ./internal/e2e -run TestSameOwners
