@@ -7,6 +7,7 @@ import (
 
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/worker/local"
 )
 
 // CacheEntry is something in the store that makes the next build faster.
@@ -22,7 +23,7 @@ type CacheEntry struct {
 // cacheTypes are the words for kinds of entries.
 var cacheTypes = map[string]string{
 	solve.RecordKind:     "step",
-	compressedKind:       "compressed layer",
+	local.CompressedKind: "compressed layer",
 	store.KindSnapshot:   "unpacked layer",
 	store.KindCacheMount: "cache mount",
 	"toc":                "table of contents",

@@ -33,6 +33,15 @@ type engine struct {
 	imported *remotecache.Cache // nil without --cache-from
 	steps    *steps
 	runners  atomic.Pointer[map[string]string] // by vertex, once they are known
+	early    atomic.Pointer[early]             // nil until the graph is known
+}
+
+// done is told of every vertex that is solved.
+func (e *engine) done(v *graph.Vertex, key digest.Digest, record solve.Record, result solve.Result) {
+	e.steps.add(v, key, record, result)
+	if early := e.early.Load(); early != nil {
+		early.solved(v, result)
+	}
 }
 
 // setRunners says what runs the processes of vertices.
@@ -66,7 +75,7 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 	})
 	e.solver = solve.New(e.worker, cache, solve.Options{
 		Parallel: o.Parallel, NoCache: e.noCache(), KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,
-		Weight: e.weight, Done: e.steps.add,
+		Weight: e.weight, Done: e.done,
 	})
 	return e, nil
 }

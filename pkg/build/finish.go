@@ -3,8 +3,6 @@ package build
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -15,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/manifestctl/manifestctl/pkg/event"
-	"github.com/manifestctl/manifestctl/pkg/facts"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/image"
 	"github.com/manifestctl/manifestctl/pkg/index"
@@ -44,8 +41,35 @@ type finisher struct {
 	stage    string // see Request
 	clock    func() time.Time
 
-	mu     sync.Mutex // guards places
+	mu     sync.Mutex // guards what follows
 	places map[digest.Digest][]ref.Ref
+	made   map[content]func() (image.Layer, error)
+}
+
+// content is one layer in one form: what is made once.
+type content struct {
+	id    digest.Digest
+	form  form
+	epoch int64
+}
+
+// once gives a layer in a form, made by whoever asks first.
+func (f *finisher) once(ctx context.Context, l solve.Layer, form form, epoch *int64) func() (image.Layer, error) {
+	id := content{id: digestKey(l), form: form}
+	if epoch != nil && form.rewrite {
+		id.epoch = *epoch
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	get, ok := f.made[id]
+	if !ok {
+		if f.made == nil {
+			f.made = map[content]func() (image.Layer, error){}
+		}
+		get = sync.OnceValues(func() (image.Layer, error) { return f.layer(ctx, l, form, epoch) })
+		f.made[id] = get
+	}
+	return get
 }
 
 // setPlaces remembers repositories that hold a layer which was not fetched.
@@ -210,26 +234,12 @@ func (f *finisher) put(ctx context.Context, desc ocispec.Descriptor, raw []byte)
 // layers gives every target's layers in the form's compression. Layers of equal content are compressed once.
 func (f *finisher) layers(ctx context.Context, form form) ([][]image.Layer, error) {
 	out := make([][]image.Layer, len(f.results))
-	type content struct {
-		id    digest.Digest
-		epoch int64
-	}
-	made := map[content]func() (image.Layer, error){}
 	var g errgroup.Group
 	g.SetLimit(f.parallel)
 	for i, r := range f.results {
 		out[i] = make([]image.Layer, len(r.Layers))
 		for j, l := range r.Layers {
-			epoch := f.epochOf(i)
-			id := content{id: digestKey(l)}
-			if epoch != nil {
-				id.epoch = *epoch
-			}
-			get, ok := made[id]
-			if !ok {
-				get = sync.OnceValues(func() (image.Layer, error) { return f.layer(ctx, l, form, epoch) })
-				made[id] = get
-			}
+			get := f.once(ctx, l, form, f.epochOf(i))
 			created := time.Unix(f.build.Targets[i].Created, 0).UTC()
 			g.Go(func() error {
 				il, err := get()
@@ -266,8 +276,6 @@ func digestKey(l solve.Layer) digest.Digest {
 	return l.DiffID
 }
 
-const compressedKind = "compressed"
-
 // layer gives one layer in a form. A base image's layer stays as it is unless the form forces otherwise.
 func (f *finisher) layer(ctx context.Context, l solve.Layer, form form, epoch *int64) (image.Layer, error) {
 	if l.Blob.Digest != "" && !form.force {
@@ -286,49 +294,18 @@ func (f *finisher) layer(ctx context.Context, l solve.Layer, form form, epoch *i
 	if form.compression.Algorithm == "uncompressed" && l.Blob.Digest == "" {
 		return image.Layer{Desc: ocispec.Descriptor{MediaType: mediaType, Digest: l.DiffID, Size: l.Size}, DiffID: l.DiffID}, nil
 	}
-	key := l.DiffID.Encoded() + "-" + form.compression.String()
-	if rec, err := f.store.GetRecord(compressedKind, key); err == nil {
-		var desc ocispec.Descriptor
-		if json.Unmarshal(rec.Data, &desc) == nil {
-			if _, err := f.store.Stat(desc.Digest); err == nil {
-				return image.Layer{Desc: desc, DiffID: l.DiffID}, nil
-			}
-		}
+	if desc, ok := f.worker.Compressed(l.DiffID, form.compression); ok {
+		return image.Layer{Desc: desc, DiffID: l.DiffID}, nil
 	}
 	if desc, compression, places, ok := f.worker.Elsewhere(l.DiffID); ok && compression == form.compression.String() {
 		f.setPlaces(desc.Digest, places)
 		return image.Layer{Desc: desc, DiffID: l.DiffID}, nil
 	}
-	desc, err := f.compress(ctx, l, form.compression, mediaType)
+	desc, err := f.worker.Compress(ctx, l, form.compression)
 	if err != nil {
 		return image.Layer{}, fmt.Errorf("compressing layer %s: %w", l.DiffID, err)
 	}
-	if err := (facts.Cache{Store: f.store}).PutUnpacked(desc.Digest, l.DiffID); err != nil {
-		return image.Layer{}, err
-	}
-	data, err := json.Marshal(desc)
-	if err != nil {
-		return image.Layer{}, fmt.Errorf("recording a compressed layer: %w", err)
-	}
-	err = f.store.PutRecord(compressedKind, key, store.Record{Data: data, Blobs: []digest.Digest{desc.Digest}})
-	return image.Layer{Desc: desc, DiffID: l.DiffID}, err
-}
-
-func (f *finisher) compress(ctx context.Context, l solve.Layer, c layer.Compression, mediaType string) (_ ocispec.Descriptor, err error) {
-	r, err := f.worker.OpenLayer(ctx, l)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	blob, err := f.store.Ingest(ctx)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer blob.Abort()
-	if err := layer.Compress(ctx, blob, r, c); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return blob.Commit(ctx, mediaType)
+	return image.Layer{Desc: desc, DiffID: l.DiffID}, nil
 }
 
 // view opens the merged tree of one of the images.

@@ -61,16 +61,19 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	for i, t := range b.Targets {
 		roots[i] = t.Root
 	}
-	results, err := e.solver.Solve(ctx, roots)
-	if err != nil {
+	f := &finisher{store: st, worker: e.worker, build: b, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, steps: e.steps, events: o.Events, stage: req.Stage, clock: o.Clock}
+	early := newEarly(ctx, f, roots, plans)
+	defer early.stop()
+	e.worker.SetPress(early.press)
+	e.early.Store(early)
+	if f.results, err = e.solver.Solve(ctx, roots); err != nil {
 		return Result{}, err
 	}
-	for i, r := range results {
-		if results[i], err = e.worker.Settle(ctx, r); err != nil {
+	for i, r := range f.results {
+		if f.results[i], err = e.worker.Settle(ctx, r); err != nil {
 			return Result{}, err
 		}
 	}
-	f := &finisher{store: st, worker: e.worker, build: b, results: results, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, steps: e.steps, events: o.Events, stage: req.Stage, clock: o.Clock}
 	for _, s := range o.CacheTo {
 		f.inline = f.inline || s.Type == remotecache.TypeInline
 	}

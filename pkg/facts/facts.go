@@ -61,6 +61,8 @@ type Options struct {
 	Limits layer.Limits
 	// DiffID is the digest of what is read when the caller's reader verifies it already.
 	DiffID digest.Digest
+	// NoDigest leaves it empty in both results: the caller, whose writer computes it, fills it in.
+	NoDigest bool
 	// Spool is the directory for temporary files; "" is the system's.
 	Spool string
 }
@@ -68,7 +70,7 @@ type Options struct {
 // Read reads a layer's uncompressed tar: its table of contents, and what its files say.
 func Read(ctx context.Context, r io.Reader, o Options) (*layer.TOC, *Layer, error) {
 	c := collector{out: &Layer{Files: []File{}}, spool: o.Spool, buf: make([]byte, 64<<10)}
-	toc, err := layer.Scan(ctx, r, layer.ScanOptions{Limits: o.Limits, DiffID: o.DiffID, Visit: c.visit})
+	toc, err := layer.Scan(ctx, r, layer.ScanOptions{Limits: o.Limits, DiffID: o.DiffID, NoDigest: o.NoDigest, Visit: c.visit})
 	if err != nil {
 		return nil, nil, err
 	}

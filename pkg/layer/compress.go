@@ -75,6 +75,23 @@ type block struct {
 	done chan struct{}
 }
 
+// keptBlocks keeps blocks by their size: most layers are smaller than one, and to make one costs more than to fill it.
+var keptBlocks = blockPool{pools: map[int]*sync.Pool{gzipBlock: {}, zstdFrame: {}}}
+
+type blockPool struct{ pools map[int]*sync.Pool }
+
+func (p blockPool) get(size int) *block {
+	if b, ok := p.pools[size].Get().(*block); ok {
+		return b
+	}
+	return &block{in: make([]byte, 0, size)}
+}
+
+func (p blockPool) put(b *block) {
+	b.err = nil
+	p.pools[cap(b.in)].Put(b)
+}
+
 // pipeline cuts r into blocks of size bytes, lets workers press them and writes the results in order. dict
 // bytes of each block are kept for the next one. seen is called with each block in order.
 func pipeline(ctx context.Context, w io.Writer, r io.Reader, size, dict, workers int, seen func([]byte), press func(*block) error) error {
@@ -85,8 +102,15 @@ func pipeline(ctx context.Context, w io.Writer, r io.Reader, size, dict, workers
 	order := make(chan *block, workers)
 	free := make(chan *block, workers+2)
 	for range cap(free) {
-		free <- nil // made when first used
+		free <- nil // taken when first used
 	}
+	defer func() {
+		for range cap(free) {
+			if b := <-free; b != nil {
+				keptBlocks.put(b)
+			}
+		}
+	}()
 
 	var wg sync.WaitGroup
 	for range workers {
@@ -120,7 +144,7 @@ func pipeline(ctx context.Context, w io.Writer, r io.Reader, size, dict, workers
 	for readErr == nil {
 		b := <-free
 		if b == nil {
-			b = &block{in: make([]byte, 0, size), dict: make([]byte, 0, dict)}
+			b = keptBlocks.get(size)
 		}
 		b.done = make(chan struct{})
 		b.out.Reset()
@@ -128,6 +152,7 @@ func pipeline(ctx context.Context, w io.Writer, r io.Reader, size, dict, workers
 		n, readErr = io.ReadFull(src, b.in[:size])
 		b.in = b.in[:n]
 		if n == 0 {
+			free <- b
 			break
 		}
 		b.dict = append(b.dict[:0], last...)
@@ -150,6 +175,9 @@ func pipeline(ctx context.Context, w io.Writer, r io.Reader, size, dict, workers
 	return nil
 }
 
+// gzipWriters keeps encoders by their level.
+var gzipWriters [10]sync.Pool
+
 func compressGzip(ctx context.Context, w io.Writer, r io.Reader, level, workers int) error {
 	if level == 0 {
 		level = defaultGzipLevel
@@ -162,7 +190,7 @@ func compressGzip(ctx context.Context, w io.Writer, r io.Reader, level, workers 
 	if _, err := w.Write([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, xfl, 255}); err != nil {
 		return err
 	}
-	var writers sync.Pool
+	writers := &gzipWriters[level]
 	crc, size := uint32(0), uint32(0)
 	err := pipeline(ctx, w, r, gzipBlock, gzipDict, workers,
 		func(p []byte) {
@@ -194,20 +222,26 @@ func compressGzip(ctx context.Context, w io.Writer, r io.Reader, level, workers 
 	return err
 }
 
+// zstdEncoders keeps encoders by their level.
+var zstdEncoders [23]sync.Pool
+
 func compressZstd(ctx context.Context, w io.Writer, r io.Reader, level, workers int) error {
 	if level == 0 {
 		level = defaultZstdLevel
 	}
-	enc, err := zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
-		zstd.WithEncoderConcurrency(workers),
-		zstd.WithWindowSize(zstdFrame))
-	if err != nil {
-		return fmt.Errorf("compressing with zstd: %w", err)
+	enc, ok := zstdEncoders[level].Get().(*zstd.Encoder)
+	if !ok {
+		var err error
+		if enc, err = zstd.NewWriter(nil,
+			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
+			zstd.WithEncoderConcurrency(maxZstdWorkers),
+			zstd.WithWindowSize(zstdFrame)); err != nil {
+			return fmt.Errorf("compressing with zstd: %w", err)
+		}
 	}
-	defer enc.Close()
+	defer zstdEncoders[level].Put(enc)
 	empty := true
-	err = pipeline(ctx, w, r, zstdFrame, 0, workers,
+	err := pipeline(ctx, w, r, zstdFrame, 0, workers,
 		func([]byte) { empty = false },
 		func(b *block) error {
 			out := enc.EncodeAll(b.in, b.out.AvailableBuffer())

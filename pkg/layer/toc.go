@@ -63,6 +63,8 @@ type ScanOptions struct {
 	Limits Limits
 	// DiffID is the digest of what is read when the caller's reader verifies it already; it is not computed again then.
 	DiffID digest.Digest
+	// NoDigest leaves it empty: the caller's writer computes it.
+	NoDigest bool
 	// Visit is called for every entry, in order, and for a regular file with its data as it is in the archive: of a sparse file
 	// the pieces only. Both are valid until it returns. What it leaves unread is skipped.
 	Visit func(e *Entry, packed Packed) error
@@ -78,7 +80,7 @@ type Packed interface {
 func Scan(ctx context.Context, r io.Reader, o ScanOptions) (*TOC, error) {
 	h := sha256.New()
 	s := newScanner(ctx, r, h, o.Limits)
-	if o.DiffID != "" {
+	if o.DiffID != "" || o.NoDigest {
 		s.m.hash = nil
 	}
 	t := &TOC{DiffID: o.DiffID}
@@ -102,7 +104,7 @@ func Scan(ctx context.Context, r io.Reader, o ScanOptions) (*TOC, error) {
 		}
 	}
 	t.Size = s.m.read
-	if o.DiffID == "" {
+	if o.DiffID == "" && !o.NoDigest {
 		t.DiffID = digest.NewDigest(digest.SHA256, h)
 	}
 	return t, nil

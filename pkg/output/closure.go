@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/manifestctl/manifestctl/pkg/index"
+	"github.com/manifestctl/manifestctl/pkg/registry"
 )
 
 // maxDepth is how deep indexes may hold indexes (ROBUSTNESS.md b07).
@@ -119,6 +120,11 @@ func (c *closure) open(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 		return io.NopCloser(bytes.NewReader(raw)), nil
 	}
 	return c.content.Open(ctx, desc)
+}
+
+// opener opens a blob again and again.
+func (c *closure) opener(desc ocispec.Descriptor) registry.Open {
+	return func(ctx context.Context) (io.ReadCloser, error) { return c.open(ctx, desc) }
 }
 
 // copy writes a blob to w, all of it or an error.

@@ -34,8 +34,9 @@ func openImage(s Spec, env Env) (Destination, error) {
 // storeImage is the local store, and a registry when it pushes. The store comes first: what could
 // not be pushed is not lost.
 type storeImage struct {
-	spec Spec
-	env  Env
+	spec  Spec
+	env   Env
+	ahead flights // to the repository of the first name
 }
 
 // Write implements Destination.
@@ -58,7 +59,7 @@ func (s *storeImage) Write(ctx context.Context, p Product) error {
 	if !s.spec.Push {
 		return nil
 	}
-	return (&pusher{client: s.env.Registry, events: s.env.Events, byDigest: s.spec.PushByDigest}).push(ctx, p, c)
+	return (&pusher{client: s.env.Registry, events: s.env.Events, byDigest: s.spec.PushByDigest, ahead: &s.ahead}).push(ctx, p, c)
 }
 
 // keep puts into the store what it does not hold: content that comes from elsewhere. With a push, layers that registries are

@@ -2,9 +2,10 @@ package output
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"slices"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -32,6 +33,7 @@ type pusher struct {
 	client   transport
 	events   event.Sink
 	byDigest bool
+	ahead    *flights // to the first repository; nil: none
 }
 
 func (p *pusher) push(ctx context.Context, product Product, c *closure) error {
@@ -49,39 +51,55 @@ func (p *pusher) push(ctx context.Context, product Product, c *closure) error {
 			tags = append(tags, name)
 		}
 	}
-	for i, repo := range repos {
-		if err := p.content(ctx, repo, product.Mounts, repos[:i], c); err != nil {
-			return err
-		}
-	}
 	root := c.docs[len(c.docs)-1]
 	if p.byDigest {
 		tags = repos
 	}
-	for _, name := range tags {
-		if err := p.manifest(ctx, name, root); err != nil {
-			return err
-		}
+	skipped, err := p.everything(ctx, product, c, repos, tags, root, p.ahead)
+	if skipped && errors.Is(err, registry.ErrBlobUnknown) { // what was sent ahead is gone: the registry has collected it
+		_, err = p.everything(ctx, product, c, repos, tags, root, nil)
 	}
-	return nil
+	return err
 }
 
-// content pushes everything but the root: blobs, then manifests, then the indexes among them.
-func (p *pusher) content(ctx context.Context, repo ref.Ref, mounts map[digest.Digest][]ref.Ref, pushed []ref.Ref, c *closure) error {
+// everything pushes content to all repositories, then the root to all tags.
+func (p *pusher) everything(ctx context.Context, product Product, c *closure, repos, tags []ref.Ref, root document, ahead *flights) (skipped bool, err error) {
+	for i, repo := range repos {
+		if i > 0 {
+			ahead = nil
+		}
+		some, err := p.content(ctx, repo, product.Mounts, repos[:i], c, ahead)
+		skipped = skipped || some
+		if err != nil {
+			return skipped, err
+		}
+	}
+	for _, name := range tags {
+		if err := p.manifest(ctx, name, root); err != nil {
+			return skipped, err
+		}
+	}
+	return skipped, nil
+}
+
+// content pushes everything but the root: blobs, then manifests, then the indexes among them. skipped says that blobs were believed
+// to be there because they were sent ahead.
+func (p *pusher) content(ctx context.Context, repo ref.Ref, mounts map[digest.Digest][]ref.Ref, pushed []ref.Ref, c *closure, ahead *flights) (skipped bool, err error) {
+	var some atomic.Bool
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(pushParallel)
 	for _, blob := range c.blobs {
 		from := append(slices.Clone(mounts[blob.Digest]), pushed...)
 		g.Go(func() error {
-			open := func(ctx context.Context) (io.ReadCloser, error) { return c.open(ctx, blob) }
-			if _, err := p.client.PushBlob(gctx, repo.WithDigest(blob.Digest), blob, open, from); err != nil {
-				return fmt.Errorf("pushing to %s: %w", repo.Repository(), err)
+			one, err := p.pushBlob(gctx, repo, blob, from, c, ahead)
+			if one {
+				some.Store(true)
 			}
-			return nil
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return err
+		return some.Load(), err
 	}
 	children := c.docs[:len(c.docs)-1]
 	g, gctx = errgroup.WithContext(ctx)
@@ -92,16 +110,16 @@ func (p *pusher) content(ctx context.Context, repo ref.Ref, mounts map[digest.Di
 		}
 	}
 	if err := g.Wait(); err != nil {
-		return err
+		return some.Load(), err
 	}
 	for _, doc := range children {
 		if index.IsIndex(doc.desc.MediaType) {
 			if err := p.manifest(ctx, repo.WithDigest(doc.desc.Digest), doc); err != nil {
-				return err
+				return some.Load(), err
 			}
 		}
 	}
-	return nil
+	return some.Load(), nil
 }
 
 func (p *pusher) manifest(ctx context.Context, name ref.Ref, doc document) error {

@@ -203,7 +203,7 @@ func (s *snapshots) seed(ctx context.Context, dir string, m graph.Mount, from so
 		return err
 	}
 	defer func() { err = errors.Join(err, view.Close()) }()
-	filled, err := s.worker.change(ctx, solve.Result{}, time.Unix(0, 0), func(b *layer.Builder, _ *layer.View) error {
+	filled, err := s.worker.change(notPressing(ctx), solve.Result{}, time.Unix(0, 0), func(b *layer.Builder, _ *layer.View) error {
 		return copier{b: b, from: view}.tree(ctx, m.Source, "/")
 	})
 	if err != nil {

@@ -20,42 +20,56 @@ import (
 // uncompressed is the media type of layers as they are kept in the store.
 const uncompressed = ocispec.MediaTypeImageLayer
 
-// commit stores the uncompressed layer that write produces, and its table of contents, made on the way.
+// commit stores the uncompressed layer that write produces, its table of contents and its compressed forms, all made on the way.
 func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve.Layer, error) {
 	blob, err := w.o.Store.Ingest(ctx)
 	if err != nil {
 		return solve.Layer{}, err
 	}
 	defer blob.Abort()
-
-	pr, pw := io.Pipe()
-	var toc *layer.TOC
-	var said *facts.Layer
-	read := make(chan error, 1)
-	go func() {
-		var err error
-		toc, said, err = w.read(ctx, pr)
-		pr.CloseWithError(err)
-		read <- err
+	var f fan
+	forms, err := w.fanPressed(ctx, &f)
+	defer func() {
+		for _, p := range forms {
+			p.blob.Abort()
+		}
 	}()
-	err = write(io.MultiWriter(blob, pw))
-	pw.CloseWithError(err)
-	readErr := <-read
 	if err != nil {
 		return solve.Layer{}, err
 	}
-	if readErr != nil {
-		return solve.Layer{}, fmt.Errorf("reading back the layer: %w", readErr)
+	var toc *layer.TOC
+	var said *facts.Layer
+	f.add(func(r io.Reader) (err error) {
+		if toc, said, err = w.read(ctx, r, true); err != nil {
+			err = fmt.Errorf("reading back the layer: %w", err)
+		}
+		return err
+	})
+	f.add(func(r io.Reader) error {
+		_, err := io.Copy(blob, r)
+		return err
+	})
+	if err := f.finish(write(&f)); err != nil {
+		return solve.Layer{}, err
 	}
 	desc, err := blob.Commit(ctx, uncompressed)
 	if err != nil {
 		return solve.Layer{}, err
 	}
+	toc.DiffID = desc.Digest
 	if err := w.putTOC(toc); err != nil {
 		return solve.Layer{}, err
 	}
-	if err := w.putFacts(said); err != nil {
-		return solve.Layer{}, err
+	if said != nil { // nobody wanted them
+		said.DiffID = desc.Digest
+		if err := w.facts().PutFacts(said); err != nil {
+			return solve.Layer{}, err
+		}
+	}
+	for _, p := range forms {
+		if _, err := p.commit(ctx, w, desc.Digest); err != nil {
+			return solve.Layer{}, err
+		}
 	}
 	return solve.Layer{DiffID: desc.Digest, Size: desc.Size}, nil
 }
@@ -63,20 +77,14 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 // facts keeps what the files of layers say, gathered in the pass that makes or pulls them.
 func (w *Worker) facts() facts.Cache { return facts.Cache{Store: w.o.Store} }
 
-// read reads a layer's table of contents and, unless nobody wants them, its facts.
-func (w *Worker) read(ctx context.Context, r io.Reader) (*layer.TOC, *facts.Layer, error) {
+// read reads a layer's table of contents and, unless nobody wants them, its facts. With noDigest
+// their DiffIDs are left to the caller.
+func (w *Worker) read(ctx context.Context, r io.Reader, noDigest bool) (*layer.TOC, *facts.Layer, error) {
 	if w.o.NoFacts {
-		toc, err := layer.ReadTOC(ctx, r, layer.Limits{})
+		toc, err := layer.Scan(ctx, r, layer.ScanOptions{NoDigest: noDigest})
 		return toc, nil, err
 	}
-	return facts.Read(ctx, r, facts.Options{})
-}
-
-func (w *Worker) putFacts(said *facts.Layer) error {
-	if said == nil {
-		return nil
-	}
-	return w.facts().PutFacts(said)
+	return facts.Read(ctx, r, facts.Options{NoDigest: noDigest})
 }
 
 const tocKind = "toc"
@@ -231,7 +239,7 @@ func (w *Worker) Rewrite(ctx context.Context, l solve.Layer, limit time.Time) (_
 		return solve.Layer{}, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	out, err := w.commit(ctx, func(to io.Writer) error { return layer.Rewrite(ctx, to, r, limit) })
+	out, err := w.commit(notPressing(ctx), func(to io.Writer) error { return layer.Rewrite(ctx, to, r, limit) })
 	out.History = l.History
 	return out, err
 }

@@ -132,3 +132,6 @@ func (w *Worker) Settle(ctx context.Context, r solve.Result) (solve.Result, erro
 	}
 	return out, nil
 }
+
+// Virtual reports whether a layer is a directory of this machine, which is in no store.
+func (w *Worker) Virtual(l solve.Layer) bool { return w.virtual.get(l.DiffID) != nil }

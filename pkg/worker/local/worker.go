@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -68,6 +69,7 @@ type Worker struct {
 	trees *snapshots
 	bases bases
 	lazy  elsewhere
+	press atomic.Pointer[Press]
 
 	virtual virtuals
 
@@ -135,6 +137,7 @@ func (w *Worker) Key(ctx context.Context, v *graph.Vertex, inputs []solve.Result
 
 // Run implements solve.Worker.
 func (w *Worker) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result) (solve.Result, error) {
+	ctx = w.pressing(ctx, v)
 	switch op := v.Op.(type) {
 	case graph.Image:
 		return w.image(ctx, v, op)

@@ -1,0 +1,126 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+// CompressedKind is the kind of the store's records that say which blob a layer is in a compression.
+const CompressedKind = "compressed"
+
+// Press says in which compressions the layer that a vertex makes will be needed, so that it is compressed while it is written.
+type Press func(v *graph.Vertex) []layer.Compression
+
+// SetPress gives the worker a Press once the graph is known.
+func (w *Worker) SetPress(p Press) { w.press.Store(&p) }
+
+type pressKey struct{}
+
+// pressing gives ctx the compressions for the layer of v.
+func (w *Worker) pressing(ctx context.Context, v *graph.Vertex) context.Context {
+	if p := w.press.Load(); p != nil {
+		if all := (*p)(v); len(all) > 0 {
+			return context.WithValue(ctx, pressKey{}, all)
+		}
+	}
+	return ctx
+}
+
+// notPressing is for layers on the way that are not that of the vertex.
+func notPressing(ctx context.Context) context.Context {
+	return context.WithValue(ctx, pressKey{}, []layer.Compression(nil))
+}
+
+func pressOf(ctx context.Context) []layer.Compression {
+	all, _ := ctx.Value(pressKey{}).([]layer.Compression)
+	return all
+}
+
+// pressed is a compressed form on its way into the store.
+type pressed struct {
+	form layer.Compression
+	blob *store.Ingest
+}
+
+func (w *Worker) newPressed(ctx context.Context, c layer.Compression) (*pressed, error) {
+	blob, err := w.o.Store.Ingest(ctx)
+	return &pressed{form: c, blob: blob}, err
+}
+
+// commit keeps it, and that it is the layer diffID.
+func (p *pressed) commit(ctx context.Context, w *Worker, diffID digest.Digest) (ocispec.Descriptor, error) {
+	mediaType, err := p.form.MediaType(false)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc, err := p.blob.Commit(ctx, mediaType)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := w.facts().PutUnpacked(desc.Digest, diffID); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	data, err := json.Marshal(desc)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("recording a compressed layer: %w", err)
+	}
+	return desc, w.o.Store.PutRecord(CompressedKind, compressedKey(diffID, p.form), store.Record{Data: data, Blobs: []digest.Digest{desc.Digest}})
+}
+
+func compressedKey(diffID digest.Digest, c layer.Compression) string {
+	return diffID.Encoded() + "-" + c.String()
+}
+
+// Compressed gives the compressed form of a layer that the store has.
+func (w *Worker) Compressed(diffID digest.Digest, c layer.Compression) (desc ocispec.Descriptor, ok bool) {
+	rec, err := w.o.Store.GetRecord(CompressedKind, compressedKey(diffID, c))
+	if err != nil || json.Unmarshal(rec.Data, &desc) != nil {
+		return ocispec.Descriptor{}, false
+	}
+	_, err = w.o.Store.Stat(desc.Digest)
+	return desc, err == nil
+}
+
+// Compress makes the compressed form of a layer.
+func (w *Worker) Compress(ctx context.Context, l solve.Layer, c layer.Compression) (_ ocispec.Descriptor, err error) {
+	r, err := w.openLayer(ctx, l)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	p, err := w.newPressed(ctx, c)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer p.blob.Abort()
+	if err := layer.Compress(ctx, p.blob, r, c); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return p.commit(ctx, w, l.DiffID)
+}
+
+// fanPressed adds readers that compress what is written to f.
+func (w *Worker) fanPressed(ctx context.Context, f *fan) (all []*pressed, err error) {
+	for _, c := range pressOf(ctx) {
+		p, err := w.newPressed(ctx, c)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, p)
+	}
+	for _, p := range all {
+		f.add(func(r io.Reader) error { return layer.Compress(ctx, p.blob, r, p.form) })
+	}
+	return all, nil
+}
