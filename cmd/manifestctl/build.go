@@ -133,17 +133,17 @@ func newBuild(e *env) *cobra.Command {
 			o.Events = tee(display.Sink(), recorder)
 			o.Registry.Events = o.Events
 			var res build.Result
-			grew, answered := false, false
+			grown, answered := int64(0), false
 			err = e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
 				if answered, err = b.dockerfile.answer(cmd.Context(), e, st, req, o); answered || err != nil {
 					return err
 				}
 				res, err = build.Run(cmd.Context(), st, req, o)
-				grew = st.Grew()
+				grown = st.Grown()
 				return err
 			})
-			if err == nil && grew {
-				err = b.trim(cmd.Context(), e, o)
+			if err == nil && grown > 0 {
+				err = b.trim(cmd.Context(), e, grown, o)
 			}
 			display.Close()
 			if answered {
@@ -163,7 +163,7 @@ func newBuild(e *env) *cobra.Command {
 }
 
 // trim keeps the store small after a build. That it could not is a warning: the build is done.
-func (b *buildFlags) trim(ctx context.Context, e *env, o build.Options) error {
+func (b *buildFlags) trim(ctx context.Context, e *env, grown int64, o build.Options) error {
 	keep, err := parseSize("keep-storage", b.keepStorage)
 	if err != nil {
 		return err
@@ -176,7 +176,7 @@ func (b *buildFlags) trim(ctx context.Context, e *env, o build.Options) error {
 		keep = store.DefaultKeepStorage(root)
 	}
 	err = e.withStore(ctx, store.Options{}, func(st *store.Store) error {
-		r, err := build.Trim(ctx, st, keep, o)
+		r, err := build.Trim(ctx, st, keep, grown, o)
 		if r.Bytes > 0 {
 			o.Events.Emit(event.Event{Kind: event.Warning, Text: fmt.Sprintf("the store was larger than %s: freed %s of its cache (--keep-storage)", bytesText(keep), bytesText(r.Bytes))})
 		}

@@ -55,9 +55,9 @@ func CacheEntries(ctx context.Context, st *store.Store) ([]CacheEntry, store.Usa
 	return out, usage, nil
 }
 
-// Trim keeps the store below keep bytes; see [store.Store.Trim].
-func Trim(ctx context.Context, st *store.Store, keep int64, o Options) (store.GCReport, error) {
+// Trim keeps the store below keep bytes after a task that added grown; see [store.Store.Trim].
+func Trim(ctx context.Context, st *store.Store, keep, grown int64, o Options) (store.GCReport, error) {
 	remove, done := o.remover(ctx)
-	r, err := st.Trim(ctx, keep, remove)
+	r, err := st.Trim(ctx, keep, grown, remove)
 	return r, done(err)
 }

@@ -244,7 +244,7 @@ func (s *Store) place(w *Ingest, desc ocispec.Descriptor) error {
 		return storageError(path, desc.Size, err)
 	}
 	w.moved = true
-	s.grew.Store(true)
+	s.grown.Add(desc.Size)
 	s.noteDirty(desc.Digest)
 	return nil
 }

@@ -31,6 +31,7 @@ const (
 	indexLock    = "index.lock"    // exclusive: refs and index.json change
 	snapshotLock = "snapshot.lock" // shared: snapshots are in use; exclusive: gc takes them out
 	indexStale   = "index.stale"   // exists while index.json lags behind the refs
+	sizeFile     = "size"          // an estimate of what all of it takes
 	bootFile     = "boot"          // the machine's boot of the last recovery
 )
 
@@ -38,7 +39,7 @@ const (
 var reserved = map[string]bool{
 	blobsDir: true, refsDir: true, ingestDir: true, leasesDir: true, snapshotsDir: true, damagedDir: true,
 	layoutFile: true, indexFile: true, versionFile: true, gcLock: true, turnLock: true, indexLock: true,
-	snapshotLock: true, indexStale: true, bootFile: true, lostFound: true,
+	snapshotLock: true, indexStale: true, bootFile: true, sizeFile: true, lostFound: true,
 }
 
 const (

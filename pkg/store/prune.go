@@ -61,30 +61,24 @@ func (c *collection) choose(ctx context.Context, pinned map[digest.Digest]bool) 
 func Touch(path string) { touch(path) }
 
 // Trim makes the cache smaller until the store takes at most keep bytes, the least recently used first; refs, drafts and
-// what runs stay. It does nothing, quickly, when the store is small enough.
-func (s *Store) Trim(ctx context.Context, keep int64, remove func(path string) error) (GCReport, error) {
-	if keep <= 0 {
+// what runs stay. grown is what the task before it added ([Store.Grown]): most calls need no more than that to know that
+// the store is small enough, the others look through it.
+func (s *Store) Trim(ctx context.Context, keep, grown int64, remove func(path string) error) (GCReport, error) {
+	if keep <= 0 || s.surelyBelow(keep, grown) {
 		return GCReport{}, nil
 	}
-	entries, err := s.cacheEntries()
+	total, err := s.measure(ctx)
 	if err != nil {
 		return GCReport{}, fmt.Errorf("looking at the size of the store: %w", err)
-	}
-	sizes, err := s.blobSizes(ctx)
-	if err != nil {
-		return GCReport{}, fmt.Errorf("looking at the size of the store: %w", err)
-	}
-	var total int64
-	for _, n := range sizes {
-		total += n
-	}
-	for _, e := range entries {
-		total += e.Size
 	}
 	if total <= keep {
 		return GCReport{}, nil
 	}
-	return s.GC(ctx, GCOptions{KeepStorage: keep, RemoveTree: remove})
+	r, err := s.GC(ctx, GCOptions{KeepStorage: keep, RemoveTree: remove})
+	if err == nil {
+		_, err = s.measure(ctx)
+	}
+	return r, err
 }
 
 // tenth is the share of its file system that a store takes by default.

@@ -126,16 +126,53 @@ func TestTrim(t *testing.T) {
 	blobs := aged(t, s, 10)
 	s = reopened(t, s)
 	for _, keep := range []int64{0, 1 << 30} { // no limit; small enough
-		_, err := s.Trim(t.Context(), keep, nil)
+		_, err := s.Trim(t.Context(), keep, 0, nil)
 		require.NoError(t, err)
 		assert.Len(t, present(s, blobs), 10)
 	}
-	_, err := s.Trim(t.Context(), 4500, nil)
+	_, err := s.Trim(t.Context(), 4500, 0, nil)
 	require.NoError(t, err)
 	u, err := s.Usage(t.Context())
 	require.NoError(t, err)
 	assert.LessOrEqual(t, u.Total(), int64(4500))
 	assert.Equal(t, []int{7, 8, 9}, present(s, blobs))
+}
+
+// A store that is known to be small is not looked through; what tasks say they added counts.
+func TestTrim_estimates(t *testing.T) {
+	s := fresh(t)
+	blobs := aged(t, s, 10)
+	s = reopened(t, s)
+	trim := func(grown int64) []int {
+		_, err := s.Trim(t.Context(), 100_000, grown, nil)
+		require.NoError(t, err)
+		return present(s, blobs)
+	}
+	trim(0)
+	total, lines, ok := s.estimate()
+	require.True(t, ok)
+	assert.Equal(t, 1, lines)
+	assert.Greater(t, total, int64(10_000))
+
+	big := s.path(snapshotsDir, "mode-boot-1", "aaaa") // nobody says so
+	require.NoError(t, os.MkdirAll(big, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(big, SizeFile), []byte("95000\n"), 0o600))
+	trim(2000)
+	now, _, _ := s.estimate()
+	assert.Equal(t, total+2000, now, "not looked through")
+	for _, damaged := range []string{"", "12\n", "x 1\n", "-5 1\n", "5 1\n", "10 99999999999999\n"} {
+		require.NoError(t, os.WriteFile(s.path(sizeFile), []byte(damaged), 0o600))
+		_, _, ok := s.estimate()
+		assert.False(t, ok, damaged)
+	}
+	assert.NotEqual(t, 10, len(trim(0)), "looked through, and over the limit")
+
+	for range maxGrowths {
+		trim(1)
+	}
+	_, lines, ok = s.estimate()
+	assert.True(t, ok)
+	assert.Less(t, lines, maxGrowths, "looked through again")
 }
 
 func TestUsageTellsClassesApart(t *testing.T) {

@@ -40,8 +40,8 @@ type Store struct {
 	dirty  map[digest.Digest]struct{} // leased here and not known to be durable
 	snaps  *os.File                   // shared lock of snapshots/, held from the first SnapshotDir
 
-	grew    atomic.Bool // a blob was added through this Store
-	syncing sync.Mutex  // one Sync at a time: the second waits for what the first took
+	grown   atomic.Int64 // bytes of blobs and trees that came through this Store
+	syncing sync.Mutex   // one Sync at a time: the second waits for what the first took
 }
 
 // Options tunes a store. The zero value is the recommended one.
@@ -116,9 +116,6 @@ func (s *Store) Close() error {
 	s.gates.close()
 	return nil
 }
-
-// Grew reports whether a blob was added through s: when not, there is no need to look at the store's size.
-func (s *Store) Grew() bool { return s.grew.Load() }
 
 // Root is the store's directory, absolute.
 func (s *Store) Root() string { return s.root }
