@@ -72,6 +72,7 @@ type server struct {
 	binfmt int                       // our binfmt_misc instance: its handlers live as long as this descriptor; -1 without
 	net    int                       // a network namespace with nothing but loopback, which no step has left anything in; -1: to be made
 	proc   int                       // a procfs of our pid namespace, nowhere attached; -1 where the kernel refuses it
+	stage  string                    // a directory that steps, one at a time, mount over; "": none yet
 	first  func() (*initProc, error) // of the pid namespace that steps run in
 
 	emulators  []emulator
@@ -287,12 +288,16 @@ func diff(ctx context.Context, st *wireStep, upper string, fd int) error {
 	}
 	out := os.NewFile(uintptr(dup), "diff")
 	defer out.Close()
-	base, owners, err := openBase(st)
+	o := layer.DiffOptions{Ownership: st.Ownership, Clamp: st.Clamp}
+	changed, err := hasEntries(upper)
 	if err != nil {
-		return err
+		return fmt.Errorf("writing a layer: %w", err)
 	}
-	defer base.Close()
-	return layer.Diff(ctx, upper, out, layer.DiffOptions{
-		Ownership: st.Ownership, Clamp: st.Clamp, Base: base, BaseOwners: owners,
-	})
+	if changed {
+		if o.Base, o.BaseOwners, err = openBase(st); err != nil {
+			return err
+		}
+		defer o.Base.Close()
+	}
+	return layer.Diff(ctx, upper, out, o)
 }

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -37,6 +38,20 @@ func openBase(st *wireStep) (*os.File, func(string) (layer.Owner, bool), error) 
 		return nil, nil, fmt.Errorf("opening what a step began with: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "base"), owners, nil
+}
+
+// hasEntries reports whether there is anything in a directory.
+func hasEntries(dir string) (bool, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	_, err = f.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // openLowers merges the step's layers. One alone needs no overlay.

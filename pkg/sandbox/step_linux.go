@@ -41,7 +41,7 @@ type ended struct {
 
 // run does a whole step: set up, process, clean-up, layer.
 func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, error) {
-	st := &step{wireStep: w, srv: s, in: -1, out: [2]int{-1, -1}, ctl: -1, group: -1, upper: filepath.Join(w.Scratch, "upper"), stage: filepath.Join(w.Scratch, "stage")}
+	st := &step{wireStep: w, srv: s, in: -1, out: [2]int{-1, -1}, ctl: -1, group: -1, upper: filepath.Join(w.Scratch, "upper")}
 	diffFD := -1
 	for _, f := range []struct {
 		on bool
@@ -117,10 +117,18 @@ func (st *step) keep() error {
 
 // directories makes what an overlay needs. The upper directory is the root of the merged tree, so it looks like the one below.
 func (st *step) directories() error {
-	for _, d := range []string{st.upper, filepath.Join(st.Scratch, "work"), st.stage} {
+	for _, d := range []string{st.upper, filepath.Join(st.Scratch, "work")} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return fmt.Errorf("preparing a step: %w", err)
 		}
+	}
+	// It is only mounted over: that of an earlier step does, unless its caller has removed it.
+	if st.stage = st.srv.stage; !isDir(st.stage) {
+		st.stage = filepath.Join(st.Scratch, "stage")
+		if err := os.Mkdir(st.stage, 0o755); err != nil {
+			return fmt.Errorf("preparing a step: %w", err)
+		}
+		st.srv.stage = st.stage
 	}
 	if err := plain(st.upper); err != nil {
 		return fmt.Errorf("preparing a step: %w", err)
@@ -137,6 +145,11 @@ func (st *step) directories() error {
 		return fmt.Errorf("preparing a step: %w", err)
 	}
 	return nil
+}
+
+func isDir(path string) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.IsDir()
 }
 
 // plain takes off a directory what it inherited from its parent on the host (a group, set-gid, default ACLs), or new

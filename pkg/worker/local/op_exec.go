@@ -106,9 +106,10 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 	if err != nil {
 		return solve.Result{}, err
 	}
-	step.Scratch = filepath.Join(dir, "work")
-	if err := os.Mkdir(step.Scratch, 0o755); err != nil {
-		return solve.Result{}, fmt.Errorf("making a scratch directory: %w", err)
+	// It goes with the worker's: to remove it now costs the next step (ext4 looks at every inode that was freed in the last
+	// seconds before it takes one).
+	if step.Scratch, err = w.trees.scratch(); err != nil {
+		return solve.Result{}, err
 	}
 	step.Stdout = logWriter{w, v, 1}
 	step.Stderr = logWriter{w, v, 2}
@@ -125,7 +126,7 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 		return solve.Result{}, err
 	}
 	r := base.With(l)
-	w.trees.keep(ctx, dir, r)
+	w.trees.keep(dir, r)
 	return r, nil
 }
 
@@ -235,12 +236,10 @@ func (l logWriter) Write(p []byte) (int, error) {
 }
 
 // keep makes the upper directory of a finished step the snapshot of its layer, so that the next step need not unpack it.
-func (s *snapshots) keep(ctx context.Context, dir string, r solve.Result) {
+func (s *snapshots) keep(dir string, r solve.Result) {
 	if _, err := os.Stat(filepath.Join(dir, "fs")); err != nil {
 		return // it goes with the scratch directory; the layer is unpacked when it is needed
 	}
-	if s.pool.Remove(ctx, filepath.Join(dir, "work")) != nil {
-		return
-	}
-	_ = s.publish(dir, chainID(r.Layers), r.Layers[len(r.Layers)-1].Size) // likewise
+	top := len(r.Layers) - 1
+	_ = s.publish(dir, chainIDs(r.Layers)[top], r.Layers[top].Size) // likewise
 }

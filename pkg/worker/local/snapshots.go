@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -56,6 +57,7 @@ func (s *snapshots) open(pool *sandbox.Pool) error {
 			return fmt.Errorf("making the directory of snapshots: %w", err)
 		}
 	}
+	spread(s.set)
 	if s.tmp, err = newScratch(s.set, tmpPrefix); err != nil {
 		return err
 	}
@@ -99,28 +101,37 @@ func (s *snapshots) close() error {
 // scratch makes a directory that goes when the worker is closed, on the file system of the snapshots.
 func (s *snapshots) scratch() (string, error) { return s.tmp.sub() }
 
-// chainID identifies layers in their order.
-func chainID(layers []solve.Layer) digest.Digest { return solve.Result{Layers: layers}.Identity() }
+// chainIDs identify the chains of layers: the first, the first two, and so on (as the ChainID of the OCI image-spec does).
+func chainIDs(layers []solve.Layer) []digest.Digest {
+	ids := make([]digest.Digest, len(layers))
+	var parent digest.Digest
+	for i, l := range layers {
+		parent = digest.FromString(parent.String() + " " + l.DiffID.String())
+		ids[i] = parent
+	}
+	return ids
+}
 
 func (s *snapshots) path(chain digest.Digest) string { return filepath.Join(s.set, chain.Encoded()) }
 
 // lowers unpacks what is not yet unpacked of layers and returns the directories for an overlay, top first.
 func (s *snapshots) lowers(ctx context.Context, layers []solve.Layer) ([]string, error) {
+	chains := chainIDs(layers)
 	dirs := make([]string, 0, len(layers))
-	for i := len(layers); i > 0; i-- {
-		dirs = append(dirs, filepath.Join(s.path(chainID(layers[:i])), "fs"))
+	for _, c := range slices.Backward(chains) {
+		dirs = append(dirs, filepath.Join(s.path(c), "fs"))
 	}
 	var packed []solve.Layer
 	for i, l := range layers {
-		if _, err := os.Lstat(s.path(chainID(layers[:i+1]))); err != nil {
+		if _, err := os.Lstat(s.path(chains[i])); err != nil {
 			packed = append(packed, l)
 		}
 	}
 	if err := s.worker.needAll(ctx, packed); err != nil {
 		return nil, err
 	}
-	for i := range layers {
-		if err := s.ensure(ctx, layers[:i+1]); err != nil {
+	for i, c := range chains {
+		if err := s.ensure(ctx, layers[:i+1], c); err != nil {
 			return nil, err
 		}
 	}
@@ -128,8 +139,7 @@ func (s *snapshots) lowers(ctx context.Context, layers []solve.Layer) ([]string,
 }
 
 // ensure unpacks the top layer of layers, unless that was done, here or by another process.
-func (s *snapshots) ensure(ctx context.Context, layers []solve.Layer) error {
-	chain := chainID(layers)
+func (s *snapshots) ensure(ctx context.Context, layers []solve.Layer, chain digest.Digest) error {
 	s.mu.Lock()
 	snap, ok := s.ready[chain]
 	if !ok {
@@ -186,6 +196,9 @@ func (s *snapshots) publish(dir string, chain digest.Digest, size int64) error {
 		}
 	}
 	err := os.Rename(dir, s.path(chain))
+	if err == nil {
+		s.worker.o.Store.Grow(size)
+	}
 	if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, errNotEmpty) {
 		return nil
 	}
