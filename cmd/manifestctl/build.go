@@ -47,6 +47,7 @@ type buildFlags struct {
 	provenance  string
 	sbom        string
 	stage       string
+	tagging     taggingFlags
 }
 
 func (b *buildFlags) add(f *pflag.FlagSet) {
@@ -59,6 +60,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVarP(&b.tags, "tag", "t", nil, "`NAME[:TAG]` name of the result; may be repeated")
 	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes, see above; may be repeated (default: the store)")
 	f.BoolVar(&b.push, "push", false, "push the result under its tags; short for -o type=registry")
+	b.tagging.add(f)
 	f.StringVar(&b.stage, "stage", "", "`ID` push each platform under a tag of this stage, for `merge --stage ID`, and not under -t's tags")
 	f.BoolVar(&b.noCache, "no-cache", false, "run every step, and record the results")
 	f.BoolVar(&b.pull, "pull", false, "ask registries again for tags that are known")
@@ -270,6 +272,9 @@ func (b *buildFlags) request(e *env, req *build.Request) (err error) {
 		return usagef("--allow %s is for Dockerfiles, and %q is a spec", entitlements[0], req.File)
 	}
 	req.Stage = b.stage
+	if req.Tagging, err = b.tagging.parse(); err != nil {
+		return err
+	}
 	req.Outputs, err = b.parseOutputs(len(req.Tags) > 0)
 	return err
 }

@@ -106,6 +106,7 @@ var errorKinds = []struct {
 	{build.ErrFindings, exitFindings, "--allow PATH-GLOB=PLATFORM makes an exception; --verify=warn only tells"},
 	{transfer.ErrConflict, exitConflict, ""},
 	{store.ErrConflict, exitConflict, ""},
+	{build.ErrDrops, exitConflict, ""},
 	{tags.ErrInUse, exitConflict, "--force deletes it all the same"},
 	{draft.ErrExists, exitConflict, "--amend adds to it, --replace makes it anew"},
 	{index.ErrDuplicate, exitFailed, "--replace-platform lets the new one take the place of the old one"},

@@ -36,6 +36,7 @@ type Request struct {
 	Tags        []ref.Ref           // -t
 	Outputs     []output.Spec       // none: the store
 	Stage       string              // --stage: pushes go under the tags of this stage (package stage), not under Tags
+	Tagging     Tagging             // what becomes of other platforms that tags have
 	Secrets     map[string]SecretSource
 	Epoch       *int64            // SOURCE_DATE_EPOCH, seconds
 	Labels      map[string]string // --label

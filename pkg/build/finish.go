@@ -21,6 +21,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/store"
+	"github.com/manifestctl/manifestctl/pkg/transfer"
 	"github.com/manifestctl/manifestctl/pkg/verify"
 	"github.com/manifestctl/manifestctl/pkg/worker/local"
 )
@@ -40,6 +41,7 @@ type finisher struct {
 	events   event.Sink
 	stage    string // see Request
 	clock    func() time.Time
+	env      transfer.Env
 
 	mu     sync.Mutex // guards what follows
 	places map[digest.Digest][]ref.Ref
@@ -128,7 +130,7 @@ func (f *finisher) write(ctx context.Context, plans []plan) (Result, error) {
 		if len(product.Names) == 0 && p.spec.Type == "image" && !p.spec.Push {
 			product.Names = []ref.Ref{untagged(product.Root.Digest)}
 		}
-		if err := f.deliver(ctx, p, product); err != nil {
+		if err := f.deliver(ctx, p, &product); err != nil {
 			return Result{}, err
 		}
 		if i == 0 {
@@ -139,7 +141,7 @@ func (f *finisher) write(ctx context.Context, plans []plan) (Result, error) {
 }
 
 // deliver writes one output, as a vertex of its own in the progress.
-func (f *finisher) deliver(ctx context.Context, p plan, product output.Product) error {
+func (f *finisher) deliver(ctx context.Context, p plan, product *output.Product) error {
 	name := "exporting to " + p.spec.Type
 	if p.spec.Dest != "" {
 		name += " " + p.spec.Dest
@@ -156,11 +158,16 @@ func (f *finisher) deliver(ctx context.Context, p plan, product output.Product) 
 	return err
 }
 
-func (f *finisher) writeTo(ctx context.Context, p plan, product output.Product) error {
-	if f.stage == "" || !p.pushes() {
-		return p.dest.Write(ctx, product)
+// writeTo writes one output. Where it adds to what names hold, product's root is what they became.
+func (f *finisher) writeTo(ctx context.Context, p plan, product *output.Product) (err error) {
+	switch {
+	case p.append:
+		product.Root, product.Raw, err = f.append(ctx, p, *product)
+		return err
+	case f.stage == "" || !p.pushes():
+		return p.dest.Write(ctx, *product)
 	}
-	products, err := f.staged(product)
+	products, err := f.staged(*product)
 	for _, one := range products {
 		if err == nil {
 			err = p.dest.Write(ctx, one)

@@ -49,7 +49,16 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err := checkStage(req, o, plans); err != nil {
 		return Result{}, err
 	}
-	runners, err := canRun(ctx, b.Targets, emulateOptions(o))
+	if err := checkTagging(req, o); err != nil {
+		return Result{}, err
+	}
+	guard := newTagGuard(st, client, req, b.Targets, plans, o.Events)
+	if err := guard.lookAtNames(ctx); err != nil {
+		return Result{}, err
+	}
+	solving, looked, stop := guard.lookAtTags(ctx) // beside the build: a registry may be far
+	defer stop()
+	runners, err := canRun(solving, b.Targets, emulateOptions(o))
 	if err != nil {
 		return Result{}, err
 	}
@@ -62,11 +71,16 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 		roots[i] = t.Root
 	}
 	f := &finisher{store: st, worker: e.worker, build: b, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, steps: e.steps, events: o.Events, stage: req.Stage, clock: o.Clock}
-	early := newEarly(ctx, f, roots, plans)
+	f.env = transfer.Env{Registry: client, Store: st, Dir: o.Dir, Now: o.Clock}
+	early := newEarly(solving, f, roots, plans)
 	defer early.stop()
 	e.worker.SetPress(early.press)
 	e.early.Store(early)
-	if f.results, err = e.solver.Solve(ctx, roots); err != nil {
+	f.results, err = e.solver.Solve(solving, roots)
+	if gerr := looked(); gerr != nil {
+		return Result{}, gerr
+	}
+	if err != nil {
 		return Result{}, err
 	}
 	for i, r := range f.results {
@@ -77,11 +91,14 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	for _, s := range o.CacheTo {
 		f.inline = f.inline || s.Type == remotecache.TypeInline
 	}
+	if err := guard.lookAgain(ctx); err != nil {
+		return Result{}, err
+	}
 	res, err := f.write(ctx, plans)
 	if err != nil {
 		return Result{}, err
 	}
-	return res, f.export(ctx, transfer.Env{Registry: client, Store: st, Dir: o.Dir, Now: o.Clock}, o.CacheTo, cacheForm(plans))
+	return res, f.export(ctx, f.env, o.CacheTo, cacheForm(plans))
 }
 
 // applyFlags lays labels and annotations of the command line over the spec's.
@@ -131,6 +148,8 @@ type plan struct {
 	spec  output.Spec
 	dest  output.Destination
 	names []ref.Ref
+	// append: dest writes content only, and names get it added to what they hold.
+	append bool
 }
 
 // pushes reports whether the output goes to a registry.
@@ -168,6 +187,10 @@ func planOutputs(req Request, targets []graph.Target, env output.Env) ([]plan, e
 		}
 		if req.Stage != "" && (s.Push || s.Type == "registry") {
 			s.PushByDigest, s.Canonical, s.Unnamed = false, false, true
+		}
+		p.append = req.Tagging == AppendToTags && (s.Type == "registry" || s.Type == "image") && !s.PushByDigest && len(p.names) > 0
+		if p.append {
+			s.Unnamed, s.PushByDigest = true, s.Push || s.Type == "registry"
 		}
 		d, err := output.Open(s, env)
 		if err != nil {

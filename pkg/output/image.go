@@ -49,7 +49,7 @@ func (s *storeImage) Write(ctx context.Context, p Product) error {
 		return err
 	}
 	for _, name := range p.Names {
-		if s.spec.Push && s.spec.Unnamed {
+		if s.spec.Unnamed {
 			break
 		}
 		if err := s.name(ctx, name, p.Root); err != nil {

@@ -39,7 +39,7 @@ type Spec struct {
 	Push         bool // always with registry
 	PushByDigest bool
 	Canonical    bool // name-canonical: the store names the result NAME@DIGEST too
-	Unnamed      bool // a push leaves no name in the store
+	Unnamed      bool // the store gets the content and no name
 	Compression  layer.Compression
 	Force        bool // force-compression
 	DockerTypes  bool // oci-mediatypes=false, and type=docker
