@@ -198,7 +198,7 @@ func exitCodeIs(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var listening = regexp.MustCompile(`127\.0\.0\.1:[0-9]+`)
+var listening = regexp.MustCompile(`://(127\.0\.0\.1:[0-9]+)`)
 
 // startRegistry is `registry VAR [ARG...]`: it runs manifestctl serve with these arguments on a free port until the
 // script ends, and sets VAR to HOST:PORT.
@@ -222,9 +222,9 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	go func() {
 		defer close(ended)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			if addr := listening.FindString(lines.Text()); addr != "" {
+			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
 				select {
-				case found <- addr:
+				case found <- m[1]:
 				default:
 				}
 			}

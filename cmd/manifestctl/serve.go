@@ -31,11 +31,13 @@ func newServe(e *env) *cobra.Command {
 		Long: "serve is a registry for docker, podman, skopeo, crane and others: of the directory DIR, which is made if it is\n" +
 			"missing; of an OCI layout or an archive of one, as it is, for reading; else of the store. docs/serve.md tells all.\n\n" +
 			"It listens on the loopback unless told otherwise. Elsewhere it wants users (--htpasswd) and TLS, or to be told that\n" +
-			"it is meant (--allow-anonymous). It prints the address to stderr. SIGINT or SIGTERM lets requests end that run, and\n" +
+			"it is meant (--allow-anonymous). With --proxy it is a cache of another registry: what is not in DIR is fetched from there, with\n" +
+			"this user's credentials, and kept; clients only read. It prints the address to stderr. SIGINT or SIGTERM lets requests end that run, and\n" +
 			"the exit code is 0; a second one ends it at once.",
 		Example: "  manifestctl serve registry\n" +
 			"  manifestctl serve --read-only --listen 127.0.0.1:0\n" +
 			"  manifestctl serve oci-archive:carried.tar\n" +
+			"  manifestctl serve --proxy docker.io cache\n" +
 			"  manifestctl serve --listen :5000 --htpasswd users --tls-cert cert.pem --tls-key key.pem registry",
 		Args: positional(0, 1, ""),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -64,6 +66,7 @@ func newServe(e *env) *cobra.Command {
 
 func serveOptions(f *pflag.FlagSet, o *serve.Options) {
 	f.StringVar(&o.Listen, "listen", serve.DefaultListen, "`HOST:PORT` where to listen; port 0 is a free one")
+	f.StringVar(&o.Proxy, "proxy", "", "be a cache of the registry `HOST[:PORT][/PREFIX]`, in DIR; clients only read")
 	f.BoolVar(&o.ReadOnly, "read-only", false, "refuse every change")
 	f.BoolVar(&o.Sparse, "sparse", false, "accept manifests that name what is not there")
 	f.StringVar(&o.Users, "htpasswd", "", "users and passwords: `FILE` of Apache's htpasswd -B; read again when it changes")
@@ -96,8 +99,15 @@ func (e *env) serve(ctx context.Context, o *serve.Options, args []string) error 
 		}
 	}
 	if place != "" {
-		o.Dir, o.Ready = place, e.serving(o, place)
+		what := place
+		if o.Proxy != "" {
+			what, o.Upstream = o.Proxy+" through "+place, e.registry()
+		}
+		o.Dir, o.Ready = place, e.serving(o, what)
 		return serve.Run(ctx, *o)
+	}
+	if o.Proxy != "" {
+		return usagef("--proxy needs a directory to keep what it fetches").withHint("manifestctl serve --proxy %s DIR", o.Proxy)
 	}
 	return e.withStore(ctx, store.Options{ReadOnly: o.ReadOnly}, func(st *store.Store) error {
 		o.Store, o.Ready = st, e.serving(o, "the store "+st.Root())

@@ -301,8 +301,29 @@ func (c *Client) HasBlob(ctx context.Context, r ref.Ref, d digest.Digest) (bool,
 }
 
 func (c *Client) hasBlob(ctx context.Context, r ref.Ref, d digest.Digest, actions string) (bool, error) {
+	_, err := c.blobSize(ctx, r, d, actions)
+	if errors.Is(err, errNoBlob) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// BlobSize asks how many bytes the blob of r's repository has; ErrNotFound when it has none, ErrCorrupt when the registry does
+// not say.
+func (c *Client) BlobSize(ctx context.Context, r ref.Ref, d digest.Digest) (int64, error) {
+	size, err := c.blobSize(ctx, r, d, actPull)
+	if err == nil && size < 0 {
+		err = fmt.Errorf("looking for blob %s@%s: %w: it has no length", r.Repository(), d, ErrCorrupt)
+	}
+	return size, err
+}
+
+var errNoBlob = fmt.Errorf("blob: %w", ErrNotFound)
+
+// blobSize is less than 0 when the registry does not say.
+func (c *Client) blobSize(ctx context.Context, r ref.Ref, d digest.Digest, actions string) (int64, error) {
 	if err := checkBlob(r, d); err != nil {
-		return false, err
+		return 0, err
 	}
 	for _, method := range []string{http.MethodHead, http.MethodGet} {
 		rq := c.request(r, "looking for blob", method, "/blobs/"+d.String(), actions)
@@ -312,20 +333,26 @@ func (c *Client) hasBlob(ctx context.Context, r ref.Ref, d digest.Digest, action
 		}
 		resp, err := c.do(ctx, rq)
 		if err != nil {
-			return false, err
+			return 0, err
 		}
 		switch resp.StatusCode {
-		case http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
+		case http.StatusOK:
 			resp.Body.Close() // not read: it may be the whole blob
-			return true, nil
+			return resp.ContentLength, nil
+		case http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
+			resp.Body.Close()
+			if _, total, ok := contentRange(resp.Header.Get("Content-Range")); ok {
+				return total, nil
+			}
+			return -1, nil
 		case http.StatusNotFound:
 			discard(resp)
-			return false, nil
+			return 0, fmt.Errorf("%s: %w", rq.what, errNoBlob)
 		}
 		if method == http.MethodGet || resp.StatusCode == http.StatusUnauthorized {
-			return false, rq.fail(resp)
+			return 0, rq.fail(resp)
 		}
 		discard(resp) // a registry that cannot HEAD a blob may still GET it
 	}
-	return false, nil
+	return 0, errNoBlob
 }

@@ -44,6 +44,9 @@ func (s *Server) serve(w *exchange, r *http.Request) error {
 		// could otherwise push to the registry on its user's machine.
 		return codeDenied
 	}
+	if s.self != "" && strings.Contains(r.UserAgent(), s.self) {
+		return codeLoop
+	}
 	rt, bad := parseRoute(r.URL.Path)
 	w.route = rt
 	user, err := s.users.admit(r)

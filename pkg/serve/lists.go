@@ -3,6 +3,7 @@ package serve
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -64,6 +65,9 @@ func (s *Server) getTags(w http.ResponseWriter, r *http.Request, rt route) error
 		return cmp.Or[error](err, codeNameUnknown)
 	}
 	tags, err := s.content.Tags(r.Context(), rt.repo)
+	if errors.Is(err, errUnknown) {
+		return codeNameUnknown
+	}
 	if err != nil {
 		return err
 	}

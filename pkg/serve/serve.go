@@ -2,7 +2,7 @@
 // the OCI distribution specification over HTTP, with handlers of its own.
 //
 // Everybody may everything, and the loopback is all it listens on, unless there are
-// users, or it is told so. Nothing here is a cache or a proxy.
+// users, or it is told so. With [Options.Proxy] it is a cache of another registry.
 //
 // # Invariants
 //
@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
@@ -55,6 +56,11 @@ type Options struct {
 	Dir    string       // a directory of its own, made if missing
 	Store  *store.Store // the content store; its refs are the repositories
 	Layout string       // an OCI layout: a directory, or an archive of one; only read
+
+	// Proxy is another registry, HOST[:PORT][/PREFIX]: what clients ask for is fetched from there, with the credentials that
+	// Upstream finds, and kept in Dir. Clients only read.
+	Proxy    string
+	Upstream registry.Options
 
 	ReadOnly bool // refuse every change
 	Sparse   bool // accept manifests whose blobs or children are missing
@@ -114,6 +120,7 @@ type Server struct {
 	repos    keyedLocks
 
 	collector collector
+	self      string // of a proxy: what its own requests say
 
 	access       *accessLog // nil: none
 	accessFailed atomic.Bool
@@ -160,6 +167,8 @@ func (s *Server) open(ctx context.Context, o *Options) (storage, error) {
 		}
 	}
 	switch {
+	case o.Proxy != "" && (o.Dir == "" || places != 1 || o.ReadOnly):
+		return nil, fmt.Errorf("%w: a proxy keeps what it fetches in a directory of its own, which it writes to", ErrInvalid)
 	case places != 1:
 		return nil, fmt.Errorf("%w: a registry serves one place: a directory, a layout or the store", ErrInvalid)
 	case o.Store != nil:
@@ -167,9 +176,20 @@ func (s *Server) open(ctx context.Context, o *Options) (storage, error) {
 	case o.Layout != "":
 		s.readOnly = true
 		return openLayout(ctx, o.Layout)
-	default:
-		return openDir(ctx, o.Dir, o.ReadOnly, s.log)
 	}
+	dir, err := openDir(ctx, o.Dir, o.ReadOnly, s.log)
+	if err != nil {
+		return nil, err
+	}
+	if o.Proxy == "" {
+		return dir, nil
+	}
+	s.readOnly = true // for clients
+	p, err := openProxy(s, o, dir)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return p, nil
 }
 
 var (
