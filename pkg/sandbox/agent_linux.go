@@ -31,9 +31,9 @@ func init() {
 	}
 }
 
-// whatAmI returns argv[0] when this process was started by [plan.spawn] or [startInit], else "".
+// whatAmI returns argv[0] when this process was started by [plan.spawn], else "".
 func whatAmI() string {
-	if len(os.Args) != 1 || os.Args[0] != agentName && os.Args[0] != initName {
+	if len(os.Args) != 1 || os.Args[0] != agentName {
 		return ""
 	}
 	var st unix.Stat_t
@@ -51,8 +51,6 @@ func Main() {
 	case agentName:
 		ctx := context.Background() //nolint:forbidigo // the agent's main: it ends by being killed
 		err = newServer().serve(ctx)
-	case initName:
-		err = runInit()
 	default:
 		return
 	}
@@ -181,6 +179,7 @@ func (s *server) hello(h *hello, r *reply) error {
 	s.emulators = h.Emulators
 	r.How, err = s.emulate(h)
 	r.Emulation = toWire(err)
+	go s.first() //nolint:errcheck // the first step, which most likely comes next, says what came of it
 	return nil
 }
 

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/sandbox/firstproc"
 )
 
 const (
@@ -162,7 +164,7 @@ func (g *guard) usage(r Resources) string {
 	if !g.st.first.proc {
 		return "" // the host's /proc shows more than the step
 	}
-	dir, err := os.ReadDir(holdDir)
+	dir, err := os.ReadDir(firstproc.HoldDir)
 	if err != nil {
 		return ""
 	}
@@ -171,7 +173,7 @@ func (g *guard) usage(r Resources) string {
 		if pid, err := strconv.Atoi(e.Name()); err != nil || pid == 1 {
 			continue
 		}
-		status, err := os.ReadFile(holdDir + "/" + e.Name() + "/status")
+		status, err := os.ReadFile(firstproc.HoldDir + "/" + e.Name() + "/status")
 		if err != nil {
 			continue // it ended
 		}

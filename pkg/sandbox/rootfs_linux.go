@@ -8,6 +8,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/sandbox/firstproc"
 )
 
 const (
@@ -85,7 +87,7 @@ func (t *tree) mountProc(own bool, empty, null int) error {
 	// container's default), it is the host's: /proc/self is right there too, other numbers are not.
 	from := "/proc"
 	if own {
-		from = holdDir
+		from = firstproc.HoldDir
 	}
 	proc, err := bind(unix.AT_FDCWD, from, attrProc)
 	if err != nil {
