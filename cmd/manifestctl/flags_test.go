@@ -28,7 +28,7 @@ func TestHostsFlag(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := testEnv(nil)
-			root := newRoot(e)
+			root := newRoot(e, nil)
 			err := root.ParseFlags(tc.args)
 			if tc.bad {
 				require.Error(t, err)
@@ -117,7 +117,7 @@ func TestBindGiven(t *testing.T) {
 		"an output of a build":        {[]string{"build", "-o", "type=registry,name=r.example/app", "."}, "r.example"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := newRoot(testEnv(nil))
+			root := newRoot(testEnv(nil), nil)
 			cmd, rest, err := root.Find(tc.args)
 			require.NoError(t, err)
 			require.NoError(t, cmd.ParseFlags(rest))
@@ -131,4 +131,16 @@ func TestBindGiven(t *testing.T) {
 			assert.Equal(t, tc.want, given[0].Host)
 		})
 	}
+}
+
+// What the table says a command is called is what it says itself, so that one alone is found under all its names.
+func TestCommandsAreCalledWhatTheTableSays(t *testing.T) {
+	e := testEnv(nil)
+	for _, row := range table {
+		cmd := row.make(e)
+		assert.Equal(t, row.names, append([]string{cmd.Name()}, cmd.Aliases...))
+		assert.Len(t, commands(e, row.names[:1]), 1)
+	}
+	assert.Len(t, commands(e, []string{"--help"}), len(table))
+	assert.Len(t, commands(e, []string{"inspekt"}), len(table), "for what was meant")
 }

@@ -23,7 +23,7 @@ func main() {
 
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, e *env, args []string) int {
-	root := newRoot(e) //nolint:contextcheck // commands get theirs from cobra
+	root := newRoot(e, args) //nolint:contextcheck // commands get theirs from cobra
 	root.SetArgs(args)
 	root.SetIn(e.stdin)
 	root.SetOut(e.stdout)

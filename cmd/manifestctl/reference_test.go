@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write docs/cli from the commands")
 func TestReference(t *testing.T) {
 	dir := filepath.Join("..", "..", "docs", "cli")
 	want := map[string]string{}
-	reference(newRoot(hostEnv()), want)
+	reference(newRoot(hostEnv(), nil), want)
 	if *update {
 		require.NoError(t, os.RemoveAll(dir))
 		require.NoError(t, os.MkdirAll(dir, 0o755))
