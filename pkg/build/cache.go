@@ -23,6 +23,7 @@ type CacheEntry struct {
 // cacheTypes are the words for kinds of entries.
 var cacheTypes = map[string]string{
 	solve.RecordKind:     "step",
+	solve.PrefixKind:     "kind of step",
 	local.CompressedKind: "compressed layer",
 	store.KindSnapshot:   "unpacked layer",
 	store.KindCacheMount: "cache mount",

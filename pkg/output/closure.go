@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -120,6 +121,18 @@ func (c *closure) open(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 		return io.NopCloser(bytes.NewReader(raw)), nil
 	}
 	return c.content.Open(ctx, desc)
+}
+
+// fresh opens the file of a blob that was verified a moment ago.
+func (c *closure) fresh(desc ocispec.Descriptor) (*os.File, bool) {
+	if _, ok := c.raw[desc.Digest]; ok {
+		return nil, false
+	}
+	f, ok := c.content.(Fresh)
+	if !ok {
+		return nil, false
+	}
+	return f.Fresh(desc)
 }
 
 // opener opens a blob again and again.

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -57,6 +58,13 @@ func (s Spec) title() string {
 // Content opens blobs of a product; the store is one. Whoever reads a blob to io.EOF has verified it.
 type Content interface {
 	Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// Fresh is implemented by contents that know which blobs this process has just written and digested. Their bytes need not be
+// digested again, so that the kernel can copy them.
+type Fresh interface {
+	// Fresh opens such a blob's file; false for all others.
+	Fresh(desc ocispec.Descriptor) (*os.File, bool)
 }
 
 // Product is what a build made.

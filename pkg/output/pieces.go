@@ -257,7 +257,7 @@ func WriteArchive(ctx context.Context, dest string, a Archive, env Env) error {
 			if err := out.header(blobPath(b), b.Size); err != nil {
 				return fmt.Errorf("blob %s: %w", b.Digest, err)
 			}
-			if err := copyBlob(ctx, out.tw, b, a.Open); err != nil {
+			if err := copyBlob(ctx, out, b, a.Open); err != nil {
 				return fmt.Errorf("blob %s: %w", b.Digest, err)
 			}
 		}

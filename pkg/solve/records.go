@@ -3,6 +3,7 @@ package solve
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -16,7 +17,10 @@ import (
 // Records is the step cache in a store.
 type Records struct{ Store *store.Store }
 
-var _ Cache = Records{}
+var (
+	_ Cache    = Records{}
+	_ Prefixes = Records{}
+)
 
 // RecordKind is the kind of the store's records that hold step records.
 const RecordKind = "cache"
@@ -50,6 +54,23 @@ func (c Records) Put(_ context.Context, key digest.Digest, r Record) error {
 		stored.Blobs = append(stored.Blobs, l.DiffID)
 	}
 	return c.Store.PutRecord(RecordKind, key.Encoded(), stored)
+}
+
+// PrefixKind is the kind of the store's records that say which prefixes keys have had.
+const PrefixKind = "prefix"
+
+// Seen implements Prefixes.
+func (c Records) Seen(_ context.Context, prefix digest.Digest) bool {
+	_, err := c.Store.GetRecord(PrefixKind, prefix.Encoded())
+	return !errors.Is(err, store.ErrNotFound)
+}
+
+// See implements Prefixes.
+func (c Records) See(ctx context.Context, prefix digest.Digest) error {
+	if c.Seen(ctx, prefix) {
+		return nil
+	}
+	return c.Store.PutRecord(PrefixKind, prefix.Encoded(), store.Record{})
 }
 
 // All are the layers of all outputs, in a fixed order.

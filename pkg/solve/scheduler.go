@@ -46,7 +46,9 @@ type Solver struct {
 	worker  Worker
 	cache   Cache
 	options Options
-	slots   *gate
+	// prefixes is what cache knows of prefixes; nil: nothing
+	prefixes Prefixes
+	slots    *gate
 
 	mu      sync.Mutex // guards started
 	started map[digest.Digest]*job
@@ -57,7 +59,8 @@ func New(w Worker, c Cache, o Options) *Solver {
 	if o.Parallel <= 0 {
 		o.Parallel = runtime.NumCPU()
 	}
-	return &Solver{worker: w, cache: c, options: o, slots: newGate(o.Parallel), started: map[digest.Digest]*job{}}
+	p, _ := c.(Prefixes)
+	return &Solver{worker: w, cache: c, prefixes: p, options: o, slots: newGate(o.Parallel), started: map[digest.Digest]*job{}}
 }
 
 // Solve is the function of that name. A vertex that failed in an earlier part fails again without being run.
@@ -176,31 +179,42 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 		s.options.Events.Emit(e)
 	}()
 
-	content, err := s.worker.Key(ctx, v, inputs)
+	lookup := !s.options.NoCache && !v.Meta.NoCache
+	prefix, err := s.prefix(ctx, v, inputs)
 	if err != nil {
 		return Result{}, err
 	}
-	if content == "" {
-		if r, err = s.worker.Run(ctx, v, inputs); err == nil {
-			s.done(v, "", Record{}, r)
+	var key digest.Digest
+	late := prefix != "" && (!lookup || !s.prefixes.Seen(ctx, prefix)) // there is no record, or it does not count
+	if !late {
+		if key, err = s.key(ctx, v, inputs); err != nil {
+			return Result{}, err
 		}
-		return r, err
-	}
-	key, err := recordKey(v, content)
-	if err != nil {
-		return Result{}, err
-	}
-	if !s.options.NoCache && !v.Meta.NoCache {
-		if record, ok := s.cache.Get(ctx, key); ok {
-			e.Cached = true
-			r = extend(inputs, record, v)
-			s.done(v, key, record, r)
-			return r, nil
+		if key != "" && lookup {
+			if record, ok := s.cache.Get(ctx, key); ok {
+				e.Cached = true
+				r = extend(inputs, record, v)
+				s.done(v, key, record, r)
+				return r, nil
+			}
 		}
 	}
-	r, err = s.worker.Run(ctx, v, inputs)
-	if err != nil {
+	if r, err = s.worker.Run(ctx, v, inputs); err != nil {
 		return Result{}, err
+	}
+	if late {
+		if key, err = s.key(ctx, v, inputs); err != nil {
+			return Result{}, err
+		}
+	}
+	if key == "" {
+		s.done(v, "", Record{}, r)
+		return r, nil
+	}
+	if prefix != "" {
+		if err := s.prefixes.See(ctx, prefix); err != nil {
+			return Result{}, err
+		}
 	}
 	record := recordOf(r, inputs, v)
 	if s.options.Now != nil {
@@ -215,6 +229,28 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 	r = extend(inputs, record, v)
 	s.done(v, key, record, r)
 	return r, nil
+}
+
+// key is the key of v's record; "" when it has none.
+func (s *scheduler) key(ctx context.Context, v *graph.Vertex, inputs []Result) (digest.Digest, error) {
+	content, err := s.worker.Key(ctx, v, inputs)
+	if err != nil || content == "" {
+		return "", err
+	}
+	return recordKey(v, content)
+}
+
+// prefix is what is known of v's key before its inputs are read; "" when there is no use for it.
+func (s *scheduler) prefix(ctx context.Context, v *graph.Vertex, inputs []Result) (digest.Digest, error) {
+	w, ok := s.worker.(Prefixer)
+	if !ok || s.prefixes == nil {
+		return "", nil
+	}
+	known, err := w.Prefix(ctx, v, inputs)
+	if err != nil || known == "" {
+		return "", err
+	}
+	return recordKey(v, known)
 }
 
 func (s *scheduler) done(v *graph.Vertex, key digest.Digest, record Record, r Result) {

@@ -64,6 +64,22 @@ type Worker interface {
 	Run(ctx context.Context, v *graph.Vertex, inputs []Result) (Result, error)
 }
 
+// Prefixer is implemented by workers to whom a key can cost as much as the work, because it needs the content of files.
+type Prefixer interface {
+	// Prefix is a digest of what v's key is made of and is known without reading; "" when the key costs nothing. Vertices of one
+	// key have one prefix.
+	Prefix(ctx context.Context, v *graph.Vertex, inputs []Result) (digest.Digest, error)
+}
+
+// Prefixes is implemented by caches that know which prefixes their records have. With it a vertex whose prefix was never seen is
+// run without asking for its key first, which the work then gives on the way.
+type Prefixes interface {
+	// Seen reports whether there may be a record with the prefix.
+	Seen(ctx context.Context, prefix digest.Digest) bool
+	// See is told before a record with the prefix is put.
+	See(ctx context.Context, prefix digest.Digest) error
+}
+
 // Record is the layers that a vertex added.
 type Record struct {
 	Name     string          `json:"name,omitempty"`     // "RUN apt-get update", for people

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -31,6 +30,7 @@ type Files struct {
 	root  *os.Root
 	stats map[string]fileStat // of regular files
 	sums  *Sums               // nil: none are known
+	dirs  lastDir
 }
 
 // OpenFiles reads the directory below root, which stays open until Close and belongs to the tree. sums may be nil.
@@ -73,48 +73,9 @@ func OpenFiles(ctx context.Context, root *os.Root, o FilesOptions, sums *Sums) (
 }
 
 // Close closes the directory.
-func (t *Files) Close() error { return t.root.Close() }
+func (t *Files) Close() error { return errors.Join(t.dirs.close(), t.root.Close()) }
 
 // Source is the tree as a layer of a view.
 func (t *Files) Source() layer.Source {
 	return layer.Source{TOC: t.TOC, OpenEntry: t.open, Sum: t.sum}
-}
-
-// open reads a file. One that is no longer what it was when the tree was read is an error.
-func (t *Files) open(e *layer.Entry) (io.ReadCloser, error) {
-	f, err := openIn(t.root, e.Name)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || info.Size() != e.Size) {
-		err = fmt.Errorf("%q: %w", e.Name, layer.ErrChanged)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// sum is the digest of a file's bytes, from an earlier time when nothing says that they changed.
-func (t *Files) sum(e *layer.Entry) (out [32]byte, ok bool) {
-	if t.sums == nil {
-		return out, false
-	}
-	st := t.stats[e.Name]
-	if out, ok = t.sums.get(e.Name, st); ok {
-		return out, true
-	}
-	r, err := t.open(e)
-	if err != nil {
-		return out, false // whoever reads it will say why
-	}
-	h := sha256.New()
-	_, err = io.Copy(h, r)
-	if errors.Join(err, r.Close()) != nil {
-		return out, false
-	}
-	h.Sum(out[:0])
-	t.sums.put(e.Name, st, out)
-	return out, true
 }

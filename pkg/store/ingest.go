@@ -244,6 +244,9 @@ func (s *Store) place(w *Ingest, desc ocispec.Descriptor) error {
 		return storageError(path, desc.Size, err)
 	}
 	w.moved = true
+	s.mu.Lock()
+	s.fresh[desc.Digest] = struct{}{}
+	s.mu.Unlock()
 	s.grown.Add(desc.Size)
 	s.noteDirty(desc.Digest)
 	return nil

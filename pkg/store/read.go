@@ -101,6 +101,26 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
+// OpenFresh opens the file of a blob whose bytes this Store digested when it put them; false for every other. Whoever reads it
+// relies on that: unlike Open it does not verify.
+func (s *Store) OpenFresh(desc ocispec.Descriptor) (*os.File, bool) {
+	s.mu.Lock()
+	_, ok := s.fresh[desc.Digest]
+	s.mu.Unlock()
+	if !ok {
+		return nil, false
+	}
+	f, fi, err := s.openBlob(desc.Digest)
+	if err != nil {
+		return nil, false
+	}
+	if fi.Size() != desc.Size {
+		_ = f.Close()
+		return nil, false
+	}
+	return f, true
+}
+
 // ReadAll returns a blob of at most limit bytes, verified.
 func (s *Store) ReadAll(ctx context.Context, desc ocispec.Descriptor, limit int64) ([]byte, error) {
 	rc, err := s.Open(ctx, desc)

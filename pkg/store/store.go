@@ -32,12 +32,13 @@ type Store struct {
 	gates    gates
 	fsync    func(*os.File) error // (*os.File).Sync, but in tests of failing disks
 
-	mu     sync.Mutex // guards the six below
+	mu     sync.Mutex // guards the seven below
 	closed bool
 	lease  *os.File // made at the first lease if it could not be made by Open
 	blind  bool     // this reader cannot write leases, or must not
 	leased map[digest.Digest]struct{}
 	dirty  map[digest.Digest]struct{} // leased here and not known to be durable
+	fresh  map[digest.Digest]struct{} // put by this Store, which digested them
 	snaps  *os.File                   // shared lock of snapshots/, held from the first SnapshotDir
 
 	grown   atomic.Int64 // bytes of blobs and trees that came through this Store
@@ -65,6 +66,7 @@ func Open(ctx context.Context, root string, o Options) (*Store, error) {
 		fsync:    (*os.File).Sync,
 		leased:   map[digest.Digest]struct{}{},
 		dirty:    map[digest.Digest]struct{}{},
+		fresh:    map[digest.Digest]struct{}{},
 	}
 	s.gates.dir = abs
 	if o.ReadOnly {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -83,6 +84,9 @@ func (w *Worker) Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadClos
 	}
 	return w.o.Store.Open(ctx, desc)
 }
+
+// Fresh opens the file of a blob that this process made ([output.Fresh]).
+func (w *Worker) Fresh(desc ocispec.Descriptor) (*os.File, bool) { return w.o.Store.OpenFresh(desc) }
 
 // Bring makes sure that blobs of results are in the store.
 func (w *Worker) Bring(ctx context.Context, blobs []ocispec.Descriptor) error {

@@ -48,6 +48,27 @@ func (w *Worker) fileKey(ctx context.Context, op graph.File, inputs []solve.Resu
 	return digestOf(parts...), nil
 }
 
+var _ solve.Prefixer = (*Worker)(nil)
+
+// Prefix implements solve.Prefixer: the files of a directory of this machine are read for a key.
+func (w *Worker) Prefix(_ context.Context, v *graph.Vertex, inputs []solve.Result) (digest.Digest, error) {
+	switch op := v.Op.(type) {
+	case graph.File:
+		for _, a := range op.Actions {
+			if a.Copy != nil && a.Copy.Input > 0 && w.hasVirtual(inputAt(inputs, a.Copy.Input)) {
+				return inputAt(inputs, 0).Identity(), nil
+			}
+		}
+	case graph.Layer:
+		for _, e := range op.Entries {
+			if e.Source != "" {
+				return inputAt(inputs, 0).Identity(), nil
+			}
+		}
+	}
+	return "", nil
+}
+
 // names are the accounts that an action looks up.
 func names(a graph.FileAction) (out []graph.Account) {
 	var o *graph.Owner

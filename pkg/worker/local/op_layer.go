@@ -3,10 +3,12 @@ package local
 import (
 	"archive/tar"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -14,6 +16,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/source"
 )
 
 // layerKey is the base's content and that of the sources.
@@ -23,7 +26,10 @@ func (w *Worker) layerKey(ctx context.Context, op graph.Layer, inputs []solve.Re
 		if e.Source == "" {
 			continue
 		}
-		d, err := w.hashSource(ctx, e)
+		if err := context.Cause(ctx); err != nil {
+			return "", err
+		}
+		d, err := w.hashSource(e)
 		if err != nil {
 			return "", err
 		}
@@ -32,8 +38,9 @@ func (w *Worker) layerKey(ctx context.Context, op graph.Layer, inputs []solve.Re
 	return digestOf(parts...), nil
 }
 
-func (w *Worker) hashSource(ctx context.Context, e graph.Entry) (_ digest.Digest, err error) {
-	f, err := w.openSource(e)
+// hashSource is whether a source is executable, and its bytes.
+func (w *Worker) hashSource(e graph.Entry) (_ digest.Digest, err error) {
+	f, d, err := w.openSource(e)
 	if err != nil {
 		return "", err
 	}
@@ -42,12 +49,11 @@ func (w *Worker) hashSource(ctx context.Context, e graph.Entry) (_ digest.Digest
 	if err != nil {
 		return "", fmt.Errorf("%s: source %q: %w", e.At, e.Source, err)
 	}
-	h := digest.Canonical.Digester()
-	fmt.Fprintln(h.Hash(), executable(info.Mode()))
-	if _, err := io.Copy(h.Hash(), contextReader{ctx, f}); err != nil {
+	sum, err := d.sums.Sum(f, e.Source)
+	if err != nil {
 		return "", fmt.Errorf("%s: reading source %q: %w", e.At, e.Source, err)
 	}
-	return h.Digest(), nil
+	return digest.FromString(fmt.Sprintln(executable(info.Mode()), hex.EncodeToString(sum[:]))), nil
 }
 
 // contextReader stops reading when ctx ends.
@@ -63,18 +69,49 @@ func (r contextReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
+// sourceDir is a context that files are read from, and what is known of them.
+type sourceDir struct {
+	source.Dir
+	sums *source.Sums
+}
+
 // openSource opens an entry's source inside its context, never outside of it.
-func (w *Worker) openSource(e graph.Entry) (*os.File, error) {
-	root, err := w.contextRoot(e.Context)
+func (w *Worker) openSource(e graph.Entry) (*os.File, *sourceDir, error) {
+	d, err := w.sourceDir(e.Context)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", e.At, err)
+		return nil, nil, fmt.Errorf("%s: %w", e.At, err)
 	}
-	defer root.Close()
-	f, err := root.Open(e.Source)
+	f, err := d.Open(e.Source)
 	if err != nil {
-		return nil, fmt.Errorf("%s: source: %w", e.At, err)
+		return nil, nil, fmt.Errorf("%s: source: %w", e.At, err)
 	}
-	return f, nil
+	return f, d, nil
+}
+
+// sourceDir is a context's directory, which stays open.
+func (w *Worker) sourceDir(name string) (*sourceDir, error) {
+	w.virtual.mu.Lock()
+	d := w.virtual.dirs[name]
+	w.virtual.mu.Unlock()
+	if d != nil {
+		return d, nil
+	}
+	root, err := w.contextRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(root.Name())
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	d = &sourceDir{Dir: source.Dir{Root: root}, sums: w.sumsOf(dir)}
+	w.virtual.mu.Lock()
+	defer w.virtual.mu.Unlock()
+	if other := w.virtual.dirs[name]; other != nil {
+		return other, d.Close()
+	}
+	w.virtual.dirs[name] = d
+	return d, nil
 }
 
 // contextRoot opens a context's directory.
@@ -161,7 +198,7 @@ func (w *Worker) content(e graph.Entry, out *layer.Entry) (func() (io.ReadCloser
 		out.Size = int64(len(e.Content))
 		return openBytes(e.Content), nil
 	}
-	f, err := w.openSource(e)
+	f, _, err := w.openSource(e)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +213,13 @@ func (w *Worker) content(e graph.Entry, out *layer.Entry) (func() (io.ReadCloser
 	if executable(info.Mode()) {
 		out.Mode = 0o755
 	}
-	return func() (io.ReadCloser, error) { return w.openSource(e) }, nil
+	return func() (io.ReadCloser, error) {
+		f, d, err := w.openSource(e)
+		if err != nil {
+			return nil, err
+		}
+		return d.sums.Reader(f, e.Source), nil
+	}, nil
 }
 
 // archive adds the members of a tar of the context.
@@ -186,7 +229,10 @@ func (w *Worker) archive(ctx context.Context, b *layer.Builder, e graph.Entry) (
 	if err != nil {
 		return err
 	}
-	open := func() (io.ReadCloser, error) { return w.openSource(e) }
+	open := func() (io.ReadCloser, error) {
+		f, _, err := w.openSource(e)
+		return f, err
+	}
 	if err := b.Archive(ctx, e.Path, open, spool, layer.Limits{}); err != nil {
 		return fmt.Errorf("%s: archive %q: %w", e.At, e.Source, err)
 	}

@@ -23,6 +23,7 @@ type virtuals struct {
 	mu    sync.Mutex // guards what follows
 	files map[digest.Digest]*source.Files
 	sums  map[string]*source.Sums // by absolute directory
+	dirs  map[string]*sourceDir   // by context
 }
 
 func (v *virtuals) get(d digest.Digest) *source.Files {
@@ -62,6 +63,9 @@ func (w *Worker) closeVirtual() error {
 			err = w.o.Store.PutRecord(sumsKind, sumsKey(dir), store.Record{Data: data})
 		}
 		errs = append(errs, err)
+	}
+	for _, d := range w.virtual.dirs {
+		errs = append(errs, d.Close())
 	}
 	for _, f := range w.virtual.files {
 		errs = append(errs, f.Close())

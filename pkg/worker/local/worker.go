@@ -86,7 +86,7 @@ var _ solve.Worker = (*Worker)(nil)
 // New makes a worker. The sandbox is started when the first process is to be run.
 func New(o Options) *Worker {
 	w := &Worker{o: o}
-	w.virtual.files, w.virtual.sums = map[digest.Digest]*source.Files{}, map[string]*source.Sums{}
+	w.virtual.files, w.virtual.sums, w.virtual.dirs = map[digest.Digest]*source.Files{}, map[string]*source.Sums{}, map[string]*sourceDir{}
 	w.trees = &snapshots{worker: w, ready: map[digest.Digest]*snapshot{}}
 	w.bases.pulled, w.bases.pins = map[string]*base{}, o.Pins
 	return w

@@ -1,0 +1,125 @@
+package source
+
+import (
+	"crypto/sha256"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// old makes files whose digests may be remembered.
+func old(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		p := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
+		require.NoError(t, os.WriteFile(p, []byte(text), 0o644))
+	}
+	time.Sleep(2 * racy)
+}
+
+func openTree(t *testing.T, dir string, sums *Sums) *Files {
+	t.Helper()
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	f, err := OpenFiles(t.Context(), root, FilesOptions{}, sums)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, f.Close()) })
+	return f
+}
+
+func TestReadingAFileMakesItsDigestKnown(t *testing.T) {
+	dir := t.TempDir()
+	old(t, dir, map[string]string{"a/b/c": "hello", "a/b/half": "hello", "top": "x"})
+	sums := LoadSums(nil)
+	f := openTree(t, dir, sums)
+	for i := range f.TOC.Entries {
+		e := &f.TOC.Entries[i]
+		if e.Size == 0 {
+			continue
+		}
+		r, err := f.open(e)
+		require.NoError(t, err)
+		if e.Name == "a/b/half" {
+			_, err = r.Read(make([]byte, 2))
+		} else {
+			_, err = io.Copy(io.Discard, r)
+		}
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+	}
+	got, ok := sums.get("a/b/c", f.stats["a/b/c"])
+	if f.stats["a/b/c"].Ctime == 0 {
+		t.Skip("this system says too little of files to remember their digests")
+	}
+	require.True(t, ok)
+	assert.Equal(t, sha256.Sum256([]byte("hello")), got)
+	_, ok = sums.get("top", f.stats["top"])
+	assert.True(t, ok)
+	_, ok = sums.get("a/b/half", f.stats["a/b/half"])
+	assert.False(t, ok, "it was not read to its end")
+}
+
+func TestADigestOfAFileThatChangedIsNotKept(t *testing.T) {
+	dir := t.TempDir()
+	old(t, dir, map[string]string{"a": "hello"})
+	sums := LoadSums(nil)
+	f := openTree(t, dir, sums)
+	e := &f.TOC.Entries[0]
+	r, err := f.open(e)
+	require.NoError(t, err)
+	_, err = io.ReadFull(r, make([]byte, 3))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a"), []byte("world"), 0o644)) // as long as before
+	_, err = io.Copy(io.Discard, r)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	_, ok := sums.get("a", f.stats["a"])
+	assert.False(t, ok)
+}
+
+func TestDirOpensWhatRootOpens(t *testing.T) {
+	dir := t.TempDir()
+	old(t, dir, map[string]string{"in/a": "1", "in/sub/b": "2", "other/c": "3", "top": "4"})
+	outside := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(outside, []byte("secret"), 0o644))
+	for link, to := range map[string]string{"in/up": "../other/c", "in/here": "a", "in/out": outside, "in/dots": "../../" + filepath.Base(outside), "way": "in"} {
+		require.NoError(t, os.Symlink(to, filepath.Join(dir, link)))
+	}
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	d := &Dir{Root: root}
+	defer func() { require.NoError(t, d.Close()) }()
+	names := []string{"in/a", "in/sub/b", "other/c", "top", "in/up", "in/here", "in/out", "in/dots", "way/a", "way/sub/b", "none/x", "in/none", "in/a/x"}
+	for _, name := range names {
+		want, wantErr := root.ReadFile(name)
+		f, err := d.Open(name)
+		if wantErr != nil {
+			assert.Error(t, err, name)
+			continue
+		}
+		require.NoError(t, err, name)
+		got, err := io.ReadAll(f)
+		require.NoError(t, err, name)
+		assert.Equal(t, want, got, name)
+		require.NoError(t, f.Close())
+	}
+	var wg sync.WaitGroup
+	for i := range 8 { // they take each other's directory away
+		wg.Go(func() {
+			for j := range 200 {
+				f, err := d.Open(names[(i+j)%4])
+				if assert.NoError(t, err) {
+					f.Close()
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
