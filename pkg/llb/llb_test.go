@@ -36,6 +36,7 @@ func decode(t *testing.T, st bk.State, o llb.Options) *graph.Vertex {
 	o.Platform = amd64
 	v, err := llb.Decode(marshal(t, st), o)
 	require.NoError(t, err)
+	roundTrip(t, v, o)
 	return v
 }
 
