@@ -21,6 +21,7 @@ ROOTLESS := ./pkg/emulate ./pkg/layer ./pkg/output ./pkg/source ./pkg/store ./pk
 UNIT = $$($(GO) list ./... | grep -v -e /internal/e2e -e /internal/differential)
 # What reads bytes of strangers, for the short run in make test.
 FUZZ += FuzzApply
+FUZZ += FuzzBuilderFiles
 FUZZ += FuzzBundle
 FUZZ += FuzzChallenges
 FUZZ += FuzzDecode
