@@ -36,6 +36,8 @@ type buildFlags struct {
 	labels      []string
 	annotations []string
 	host        hostFlags
+	builder     string
+	fallback    bool
 	keepStorage string
 	iidFile     string
 	metadata    string
@@ -71,6 +73,8 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&b.labels, "label", nil, "`KEY=VALUE` set a label of the images; may be repeated")
 	f.StringArrayVar(&b.annotations, "annotation", nil, "`[TARGET:]KEY=VALUE` set an annotation of the index and its manifests, or of index, manifest[PLATFORM] or manifest-descriptor[PLATFORM]; may be repeated")
 	b.host.add(f)
+	f.StringVar(&b.builder, "builder", "", "`NAME` whose nodes build (default $MANIFESTCTL_BUILDER, else $BUILDX_BUILDER, else the one of `builder use`)")
+	f.BoolVar(&b.fallback, "fallback", false, "build platforms that no node of the builder builds, or none any more, on this machine")
 	f.StringVar(&b.keepStorage, "keep-storage", "", "`SIZE` keep the store below it by dropping the least recently used cache after the build; 0 for no limit (default: a tenth of the disk)")
 	f.StringVar(&b.iidFile, "iidfile", "", "`FILE` write the image ID to it: the config's digest of a single image, the index's of several")
 	f.StringVar(&b.metadata, "metadata-file", "", "`FILE` write what was built to it: JSON with buildx's keys")
@@ -339,6 +343,10 @@ func (b *buildFlags) options(e *env) (build.Options, error) {
 	if o.Verify, err = verifyMode(b.verify); err != nil {
 		return o, err
 	}
+	if o.Builder, err = e.builder(b.builder); err != nil {
+		return o, err
+	}
+	o.Fallback = b.fallback
 	o.Parallel, o.NoCache, o.KeepGoing, o.Pull = b.parallel, b.noCache, b.keepGoing, b.pull
 	o.Registry, o.Environ, o.Stdout, o.Now = e.registry(), e.getenv, e.stdout, e.now
 	o.Clock = e.now

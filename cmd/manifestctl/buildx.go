@@ -16,7 +16,6 @@ var refusedFlags = []struct {
 	switches        bool // takes no value
 	why             string
 }{
-	{"builder", "", false, "there is one builder, this machine"},
 	{"cgroup-parent", "", false, "steps have no cgroup of their own: that takes privileges or delegation"},
 	{"compress", "", true, "nothing is sent anywhere that could be compressed"},
 	{"cpu-period", "", false, "steps have no cgroup of their own: --parallel bounds how many run"},

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/manifestctl/manifestctl/pkg/build"
+	"github.com/manifestctl/manifestctl/pkg/builder"
 	"github.com/manifestctl/manifestctl/pkg/credentials"
 	"github.com/manifestctl/manifestctl/pkg/draft"
 	"github.com/manifestctl/manifestctl/pkg/edit"
@@ -79,6 +80,14 @@ var errorKinds = []struct {
 	hint string
 }{
 	{build.ErrHost, exitHost, "`manifestctl doctor` shows what this host allows, and what to do"},
+	{build.ErrNoNode, exitHost, "`manifestctl builder create --append` adds a node; --fallback builds the platform on this machine"},
+	{build.ErrNodeCannot, exitUsage, ""},
+	{build.ErrNodeCertificate, exitDenied, "`manifestctl builder create --help` says which files --driver-opt takes"},
+	{build.ErrNodeUnreachable, exitFailed, "`manifestctl builder ls` shows which nodes answer; --builder local builds on this machine"},
+	{build.ErrNodeLost, exitFailed, "`manifestctl builder ls` shows which nodes answer; --fallback goes on on this machine"},
+	{builder.ErrInvalid, exitUsage, ""},
+	{builder.ErrNotFound, exitNotFound, "`manifestctl builder ls` lists them"},
+	{builder.ErrExists, exitConflict, ""},
 	{emulate.ErrNoEmulator, exitHost, "`manifestctl emulate ls` shows what this host can run"},
 	{store.ErrNoSpace, exitHost, "`manifestctl store gc` frees what nothing refers to; --root DIR puts the store elsewhere"},
 	{syscall.ENOSPC, exitHost, ""},

@@ -49,6 +49,7 @@ var table = []struct {
 	{[]string{"build", "b"}, newBuild},
 	{[]string{"lock"}, newLock},
 	{[]string{"bake"}, func(*env) *cobra.Command { return newBake() }},
+	{[]string{"builder"}, newBuilder},
 	{[]string{"cache"}, newCache},
 	{[]string{"create"}, newCreate},
 	{[]string{"copy", "cp"}, newCopy},

@@ -9,6 +9,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/manifestctl/manifestctl/pkg/builder"
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
@@ -99,6 +100,8 @@ type Options struct {
 	CacheFrom   []remotecache.Spec // where records are looked for beside the store
 	CacheTo     []remotecache.Spec // where they are written to
 	Clock       func() time.Time   // for CacheTo in a registry, and Request.Stage
+	Builder     builder.Builder    // whose nodes solve; without BuildKit nodes this machine does
+	Fallback    bool               // platforms that no node builds, or none any more, are built on this machine
 	Now         func() time.Time   // when layers of Dockerfiles were made; nil: they have no time
 }
 

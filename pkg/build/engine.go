@@ -24,11 +24,15 @@ import (
 type engine struct {
 	req      Request
 	o        Options
+	store    *store.Store
+	client   *registry.Client
 	opener   *source.Opener
 	contexts map[string]string // what the worker reads, filled before anything is solved
 	pins     *pins
 	agents   *agents
 	worker   *local.Worker
+	nodes    *switchWorker // worker, or nodes once there is a fleet
+	fleet    *fleet        // nil without nodes
 	solver   *solve.Solver
 	imported *remotecache.Cache // nil without --cache-from
 	steps    *steps
@@ -56,11 +60,14 @@ func (e *engine) emit(ev event.Event) {
 }
 
 func newEngine(ctx context.Context, st *store.Store, client *registry.Client, req Request, o Options) (*engine, error) {
-	e := &engine{req: req, o: o, contexts: map[string]string{}, pins: newPins(req), steps: &steps{done: map[digest.Digest]solved{}}}
+	if err := checkNodes(req, o); err != nil {
+		return nil, err
+	}
+	e := &engine{req: req, o: o, store: st, client: client, contexts: map[string]string{}, pins: newPins(req), steps: &steps{done: map[digest.Digest]solved{}}}
 	e.opener = &source.Opener{Registry: client, Store: st, Dir: o.Dir}
 	var cache solve.Cache = solve.Records{Store: st}
 	var remote local.Remote
-	if len(o.CacheFrom) > 0 {
+	if len(o.CacheFrom) > 0 && !(o.Builder.Remote() && e.whole()) {
 		imported, err := remotecache.Open(ctx, cache, st, e.opener, o.CacheFrom, e.emit)
 		if err != nil {
 			return nil, err
@@ -73,7 +80,8 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 		NoFacts: o.Verify == VerifyOff,
 		Sandbox: sandboxOptions(ctx, o),
 	})
-	e.solver = solve.New(e.worker, cache, solve.Options{
+	e.nodes = &switchWorker{Worker: e.worker}
+	e.solver = solve.New(e.nodes, cache, solve.Options{
 		Parallel: o.Parallel, NoCache: e.noCache(), KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,
 		Weight: e.weight, Done: e.done,
 	})
@@ -85,7 +93,7 @@ func (e *engine) noCache() bool { return e.o.NoCache && (e.req.Dockerfile == nil
 
 // close ends what the engine started.
 func (e *engine) close() error {
-	err := errors.Join(e.worker.Close(), e.agents.close())
+	err := errors.Join(e.fleet.close(), e.worker.Close(), e.agents.close())
 	if e.imported != nil {
 		err = errors.Join(err, e.imported.Close())
 	}

@@ -58,14 +58,6 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	}
 	solving, looked, stop := guard.lookAtTags(ctx) // beside the build: a registry may be far
 	defer stop()
-	runners, err := canRun(solving, b.Targets, emulateOptions(o))
-	if err != nil {
-		return Result{}, err
-	}
-	e.setRunners(runners)
-	if err := e.worker.DropCaches(ctx, droppedCaches(b.Targets, e.noCache())); err != nil {
-		return Result{}, err
-	}
 	roots := make([]*graph.Vertex, len(b.Targets))
 	for i, t := range b.Targets {
 		roots[i] = t.Root
@@ -76,7 +68,7 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	defer early.stop()
 	e.worker.SetPress(early.press)
 	e.early.Store(early)
-	f.results, err = e.solver.Solve(solving, roots)
+	f.results, err = e.solveTargets(solving, b.Targets)
 	if gerr := looked(); gerr != nil {
 		return Result{}, gerr
 	}
@@ -97,6 +89,9 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	res, err := f.write(ctx, plans)
 	if err != nil {
 		return Result{}, err
+	}
+	if e.fleet != nil && e.whole() {
+		return res, nil // the nodes wrote their own records
 	}
 	return res, f.export(ctx, f.env, o.CacheTo, cacheForm(plans))
 }

@@ -29,6 +29,7 @@ type Event struct {
 	Steps    int    `json:"steps,omitempty"`
 	Source   string `json:"source,omitempty"` // "rootfs.yaml:12"
 	Runner   string `json:"runner,omitempty"` // start of a vertex that runs a process: RunnerNative, or the emulator, "qemu-aarch64 7.2.22"
+	Node     string `json:"node,omitempty"`   // the node of a builder that did it; "" is this machine
 	Cached   bool   `json:"cached,omitempty"`
 	Canceled bool   `json:"canceled,omitempty"`
 	Error    string `json:"error,omitempty"`

@@ -30,9 +30,27 @@ func (r resource) String() string {
 	return r.host + "/" + r.repo
 }
 
-// credentials asks the keychain, which may run a helper, and does not wait for ever.
+// credentials are those of the keychain for a request.
 func (c *Client) credentials(ctx context.Context, rq *request) (authn.AuthConfig, error) {
-	res := resource{host: rq.host.name, repo: rq.repo()}
+	return c.ask(ctx, resource{host: rq.host.name, repo: rq.repo()})
+}
+
+// Credentials gives what the keychain has for a registry, for a program that asks it on our behalf: both are "" when
+// there is nothing, and user is "" when secret is an identity token.
+func (c *Client) Credentials(ctx context.Context, host string) (user, secret string, err error) {
+	cfg, err := c.ask(ctx, resource{host: host})
+	if err != nil {
+		return "", "", err
+	}
+	if cfg.IdentityToken != "" {
+		return "", cfg.IdentityToken, nil
+	}
+	return cfg.Username, cfg.Password, nil
+}
+
+// ask asks the keychain, which may run a helper, and does not wait for ever.
+func (c *Client) ask(ctx context.Context, res resource) (authn.AuthConfig, error) {
+	name := res.host
 	if res.host == "docker.io" {
 		res.host = hubAuthHost
 	}
@@ -59,11 +77,11 @@ func (c *Client) credentials(ctx context.Context, rq *request) (authn.AuthConfig
 	select {
 	case r := <-done:
 		if r.err != nil {
-			r.err = fmt.Errorf("reading the credentials for %s: %w", rq.host.name, r.err)
+			r.err = fmt.Errorf("reading the credentials for %s: %w", name, r.err)
 		}
 		return r.cfg, r.err
 	case <-ctx.Done():
-		return authn.AuthConfig{}, fmt.Errorf("reading the credentials for %s: a credential helper did not answer: %w", rq.host.name, context.Cause(ctx))
+		return authn.AuthConfig{}, fmt.Errorf("reading the credentials for %s: a credential helper did not answer: %w", name, context.Cause(ctx))
 	}
 }
 

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -145,40 +146,50 @@ func (w *Worker) possible(op graph.Exec) error {
 
 // process sets the environment, directory and user of a step.
 func (w *Worker) process(ctx context.Context, step *sandbox.Step, op graph.Exec, base solve.Result) (err error) {
-	var cfg ocispec.Image
-	if base.Config != nil {
-		if err := json.Unmarshal(base.Config, &cfg); err != nil {
-			return fmt.Errorf("reading the base image's config: %w", err)
-		}
-	}
-	step.Account = layer.Account{Home: "/root", Name: "root"}
-	if op.User != "" {
-		view, err := w.View(ctx, base.Layers)
-		if err != nil {
-			return err
-		}
-		step.Account, err = view.LookupUser(op.User)
-		if err := errors.Join(err, view.Close()); err != nil {
-			return err
-		}
+	if step.Account, err = w.account(ctx, op, base); err != nil {
+		return err
 	}
 	// The primary group is among the supplementary ones, as containerd has it.
 	step.Account.Groups = append([]int{step.Account.GID}, step.Account.Groups...)
-	home := step.Account.Home
-	if home == "" {
-		home = "/"
-	}
-	step.Env = withDefault(mergeEnv(cfg.Config.Env, op.Env), "PATH", defaultPath)
-	step.Env = withDefault(step.Env, "HOME", home)
+	step.Env, step.Cwd, err = environment(op, base, step.Account)
 	step.Env = withProxies(step.Env, op.Proxy)
-	step.Cwd = op.Cwd
-	if step.Cwd == "" {
-		step.Cwd = cfg.Config.WorkingDir
+	return err
+}
+
+// account is the user of a step.
+func (w *Worker) account(ctx context.Context, op graph.Exec, base solve.Result) (layer.Account, error) {
+	if op.User == "" {
+		return layer.Account{Home: "/root", Name: "root"}, nil
 	}
-	if step.Cwd == "" {
-		step.Cwd = "/"
+	view, err := w.View(ctx, base.Layers)
+	if err != nil {
+		return layer.Account{}, err
 	}
-	return nil
+	a, err := view.LookupUser(op.User)
+	return a, errors.Join(err, view.Close())
+}
+
+// Environment gives the variables, without the caller's proxies, and the directory that a step in base has, for whoever
+// else runs it.
+func (w *Worker) Environment(ctx context.Context, op graph.Exec, base solve.Result) (env []string, cwd string, err error) {
+	a, err := w.account(ctx, op, base)
+	if err != nil {
+		return nil, "", err
+	}
+	return environment(op, base, a)
+}
+
+// environment is what a step inherits of its image, and its own.
+func environment(op graph.Exec, base solve.Result, account layer.Account) (env []string, cwd string, err error) {
+	var cfg ocispec.Image
+	if base.Config != nil {
+		if err := json.Unmarshal(base.Config, &cfg); err != nil {
+			return nil, "", fmt.Errorf("reading the base image's config: %w", err)
+		}
+	}
+	env = withDefault(mergeEnv(cfg.Config.Env, op.Env), "PATH", defaultPath)
+	env = withDefault(env, "HOME", cmp.Or(account.Home, "/"))
+	return env, cmp.Or(op.Cwd, cfg.Config.WorkingDir, "/"), nil
 }
 
 // defaultPath is what BuildKit gives a process of an image that sets no PATH.

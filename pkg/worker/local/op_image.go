@@ -103,6 +103,15 @@ func (w *Worker) Resolve(ctx context.Context, text string, p platform.Platform) 
 	return root, found.Config, nil
 }
 
+// Layers gives what the layers of the image that text names are for p, without fetching them.
+func (w *Worker) Layers(ctx context.Context, text string, p platform.Platform) ([]ocispec.Descriptor, error) {
+	_, found, err := w.bases.resolve(ctx, w.o.Opener, text, p)
+	if err != nil {
+		return nil, err
+	}
+	return found.Manifest.Layers, nil
+}
+
 // alias makes an opened image known by its name with its digest, too.
 func (b *bases) alias(text string, d digest.Digest) {
 	r, err := ref.Parse(text)

@@ -1,0 +1,361 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manifestctl/manifestctl/pkg/build"
+	"github.com/manifestctl/manifestctl/pkg/builder"
+	"github.com/manifestctl/manifestctl/pkg/platform"
+)
+
+// nodeInfo is a node and what it says of itself, as JSON has it.
+type nodeInfo struct {
+	Name      string   `json:"name"`
+	Endpoint  string   `json:"endpoint"`
+	Status    string   `json:"status"` // running, unreachable
+	Error     string   `json:"error,omitempty"`
+	Version   string   `json:"version,omitempty"`
+	Platforms []string `json:"platforms"`          // what it builds; those that were declared first
+	Declared  []string `json:"declared,omitempty"` // with --platform
+	Native    []string `json:"native,omitempty"`
+	Load      int      `json:"load"` // builds that are under way
+
+	workers []build.NodeWorker
+}
+
+// builderInfo is a builder, as JSON has it.
+type builderInfo struct {
+	Name    string     `json:"name"`
+	Driver  string     `json:"driver"`
+	Current bool       `json:"current"`
+	Origin  string     `json:"origin,omitempty"` // the file of buildx
+	Nodes   []nodeInfo `json:"nodes"`
+}
+
+// look asks all nodes of builders what they are, at once.
+func (e *env) look(ctx context.Context, list []builder.Builder, current string, timeout time.Duration) []builderInfo {
+	out := make([]builderInfo, len(list))
+	var wg sync.WaitGroup
+	for i, b := range list {
+		out[i] = builderInfo{Name: b.Name, Driver: b.Driver, Current: b.Name == current, Origin: b.Origin, Nodes: make([]nodeInfo, len(b.Nodes))}
+		for j, n := range b.Nodes {
+			wg.Go(func() { out[i].Nodes[j] = e.lookAt(ctx, n, timeout) })
+		}
+	}
+	wg.Wait()
+	return out
+}
+
+func (e *env) lookAt(ctx context.Context, n builder.Node, timeout time.Duration) nodeInfo {
+	out := nodeInfo{Name: n.Name, Endpoint: n.Endpoint, Status: "running", Declared: texts(n.Platforms)}
+	if n.IsLocal() {
+		out.Version = version()
+		host := hostFlags{emulation: "auto"}
+		if o, err := host.options(e); err == nil {
+			for _, s := range build.Emulators(ctx, o) {
+				if s.How != "" && runsBy(s) != "no" {
+					out.Platforms = append(out.Platforms, s.Platform.String())
+				}
+				if runsBy(s) == "native" {
+					out.Native = append(out.Native, s.Platform.String())
+				}
+			}
+		}
+		slices.SortStableFunc(out.Platforms, func(a, b string) int { return natives(out.Native, b) - natives(out.Native, a) })
+		return out
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	s, err := build.AskNode(ctx, n)
+	if err != nil {
+		out.Status, out.Error, out.Platforms = "unreachable", err.Error(), out.Declared
+		if errors.Is(err, build.ErrNodeCannot) {
+			out.Status = "unusable"
+		}
+		return out
+	}
+	out.Version, out.Load, out.workers, out.Native = s.Version, s.Load, s.Workers, texts(s.Native)
+	for _, p := range slices.Concat(out.Declared, out.Native, texts(s.Emulated)) {
+		if !slices.Contains(out.Platforms, p) {
+			out.Platforms = append(out.Platforms, p)
+		}
+	}
+	return out
+}
+
+func natives(list []string, p string) int {
+	if slices.Contains(list, p) {
+		return 1
+	}
+	return 0
+}
+
+func texts(list []platform.Platform) []string {
+	out := make([]string, len(list))
+	for i, p := range list {
+		out[i] = p.String()
+	}
+	return out
+}
+
+func newBuilderLs(e *env) *cobra.Command {
+	var format string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List builders and their nodes",
+		Long: "ls lists all builders and asks their nodes what they are. The one in use has a star, and so have the platforms that were\n" +
+			"declared for a node (builder create --platform).",
+		Example: "  manifestctl builder ls\n  manifestctl builder ls --format json",
+		Args:    positional(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			asJSON, err := formatFlag(format)
+			if err != nil {
+				return err
+			}
+			c, err := e.builders()
+			if err != nil {
+				return err
+			}
+			current, _, err := e.builderName(c, "")
+			if err != nil {
+				return err
+			}
+			list, unread := c.List()
+			infos := e.look(cmd.Context(), list, current, timeout)
+			if asJSON {
+				return errors.Join(e.printJSON(infos), unread)
+			}
+			return errors.Join(e.printBuilders(infos), unread)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT` table or json")
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "`TIME` that a node may take to answer")
+	return cmd
+}
+
+// printBuilders is the table of ls: a line for a builder, and one for each of its nodes.
+func (e *env) printBuilders(infos []builderInfo) error {
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
+	line := func(cells ...string) { fmt.Fprintln(w, escape(strings.Join(cells, "\t"))) }
+	line("NAME/NODE", "DRIVER/ENDPOINT", "STATUS", "VERSION", "PLATFORMS")
+	for _, b := range infos {
+		name := b.Name
+		if b.Current {
+			name += "*"
+		}
+		line(name, b.Driver, "", "", "")
+		for _, n := range b.Nodes {
+			line(` \_ `+n.Name, ` \_ `+n.Endpoint, n.Status, n.Version, n.platforms())
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	for text := range strings.Lines(table.String()) {
+		if err := e.println(strings.TrimRight(text, " \n")); err != nil {
+			return err
+		}
+	}
+	for _, b := range infos {
+		for _, n := range b.Nodes {
+			if n.Error != "" {
+				e.note("%s: %s", b.Name, n.Error)
+			}
+		}
+	}
+	return nil
+}
+
+// platforms is the list with a star for those that were declared.
+func (n nodeInfo) platforms() string {
+	out := make([]string, len(n.Platforms))
+	for i, p := range n.Platforms {
+		out[i] = p
+		if slices.Contains(n.Declared, p) {
+			out[i] += "*"
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func newBuilderInspect(e *env) *cobra.Command {
+	var format string
+	var bootstrap bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "inspect [NAME]",
+		Short: "Show a builder and what its nodes say of themselves",
+		Long: "inspect shows the builder NAME, or the one in use. With --bootstrap containers that are stopped are started\n" +
+			"(docker-container://, podman-container://), and a node that does not answer is an error.",
+		Example: "  manifestctl builder inspect\n  manifestctl builder inspect --bootstrap farm",
+		Args:    positional(0, 1, ""),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asJSON, err := formatFlag(format)
+			if err != nil {
+				return err
+			}
+			name := ""
+			if len(args) == 1 {
+				name = args[0]
+			}
+			b, err := e.builder(name)
+			if err != nil {
+				return err
+			}
+			c, err := e.builders()
+			if err != nil {
+				return err
+			}
+			if bootstrap {
+				if err := e.bootstrap(cmd.Context(), b); err != nil {
+					return err
+				}
+			}
+			current, _, err := e.builderName(c, "")
+			if err != nil {
+				return err
+			}
+			info := e.look(cmd.Context(), []builder.Builder{b}, current, timeout)[0]
+			if asJSON {
+				return e.printJSON(info)
+			}
+			return e.printBuilder(info)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT` table or json")
+	cmd.Flags().BoolVar(&bootstrap, "bootstrap", false, "see to it that the nodes answer")
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "`TIME` that a node may take to answer")
+	return cmd
+}
+
+func (e *env) printBuilder(b builderInfo) error {
+	rows := [][]string{{"Name:", b.Name}, {"Driver:", b.Driver}}
+	if b.Origin != "" {
+		rows = append(rows, []string{"Of:", b.Origin})
+	}
+	for _, n := range b.Nodes {
+		rows = append(rows, []string{"", ""}, []string{"Node:", n.Name}, []string{"Endpoint:", n.Endpoint}, []string{"Status:", n.Status})
+		if n.Error != "" {
+			rows = append(rows, []string{"Error:", n.Error})
+		}
+		rows = append(rows, []string{"Version:", n.Version}, []string{"Platforms:", n.platforms()}, []string{"Native:", strings.Join(n.Native, ", ")})
+		if n.Endpoint != builder.Local && n.Error == "" {
+			rows = append(rows, []string{"Builds:", fmt.Sprint(n.Load)})
+		}
+		for _, w := range n.workers {
+			for _, key := range slices.Sorted(maps.Keys(w.Labels)) {
+				rows = append(rows, []string{"Label:", key + "=" + w.Labels[key]})
+			}
+		}
+	}
+	return e.printTable(rows)
+}
+
+// containers are the endpoints that are containers of an engine, by the command that looks after them.
+var containers = map[string]string{"docker-container://": "docker", "podman-container://": "podman"}
+
+// container gives the engine's command for a node that is a container.
+func container(n builder.Node, verb string) ([]string, bool) {
+	for prefix, command := range containers {
+		rest, ok := strings.CutPrefix(n.Endpoint, prefix)
+		if !ok {
+			continue
+		}
+		name, query, _ := strings.Cut(rest, "?")
+		args := []string{command}
+		if c, ok := strings.CutPrefix(query, "context="); ok && command == "docker" {
+			args = append(args, "--context", c)
+		}
+		return append(args, verb, name), true
+	}
+	return nil, false
+}
+
+// engine runs a command of a container engine.
+func engine(ctx context.Context, args []string) error {
+	out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// bootstrap starts what can be started and waits until all nodes answer.
+func (e *env) bootstrap(ctx context.Context, b builder.Builder) error {
+	var errs []error
+	for _, n := range b.Nodes {
+		if n.IsLocal() {
+			continue
+		}
+		if args, ok := container(n, "start"); ok {
+			if err := engine(ctx, args); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		}
+		errs = append(errs, answers(ctx, n))
+	}
+	return errors.Join(errs...)
+}
+
+// answers waits until a node answers; a container that was just started takes a moment.
+func answers(ctx context.Context, n builder.Node) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	_, isContainer := container(n, "start")
+	for {
+		_, err := build.AskNode(ctx, n)
+		if err == nil || !isContainer || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func newBuilderStop(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "stop [NAME]",
+		Short: "Stop the containers of a builder's nodes",
+		Long: "stop stops the nodes of a builder that are containers (docker-container://, podman-container://). Other daemons were not\n" +
+			"started for this user, and are left alone.",
+		Example: "  manifestctl builder stop farm",
+		Args:    positional(0, 1, ""),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := ""
+			if len(args) == 1 {
+				name = args[0]
+			}
+			b, err := e.builder(name)
+			if err != nil {
+				return err
+			}
+			var errs []error
+			for _, n := range b.Nodes {
+				if args, ok := container(n, "stop"); ok {
+					errs = append(errs, engine(cmd.Context(), args))
+				} else {
+					e.note("%s: %s is left as it is", n.Name, n.Endpoint)
+				}
+			}
+			return errors.Join(errs...)
+		},
+	}
+}

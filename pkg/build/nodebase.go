@@ -1,0 +1,212 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/platform"
+	"github.com/manifestctl/manifestctl/pkg/remotecache"
+	"github.com/manifestctl/manifestctl/pkg/solve"
+	"github.com/manifestctl/manifestctl/pkg/worker/buildkit"
+)
+
+// solveTargets gives the results of all targets: here, or on the nodes of the builder.
+func (e *engine) solveTargets(ctx context.Context, targets []graph.Target) ([]solve.Result, error) {
+	if !e.o.Builder.Remote() {
+		return e.here(ctx, targets)
+	}
+	f, err := newFleet(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	e.fleet = f
+	roots := make([]*graph.Vertex, len(targets))
+	platforms := make([]platform.Platform, len(targets))
+	for i, t := range targets {
+		roots[i], platforms[i] = t.Root, t.Platform
+	}
+	f.hosts = registries(roots)
+	for _, s := range append(append([]remotecache.Spec{}, e.o.CacheFrom...), e.o.CacheTo...) {
+		if s.Type == remotecache.TypeRegistry {
+			f.hosts = append(f.hosts, s.Ref.Host)
+		}
+	}
+	if err := f.plan(platforms); err != nil {
+		return nil, err
+	}
+	if !e.whole() {
+		runners, err := canRun(ctx, f.localTargets(targets), emulateOptions(e.o))
+		if err != nil {
+			return nil, err
+		}
+		e.setRunners(runners)
+		e.nodes.fleet = f
+		return e.solver.Solve(ctx, roots)
+	}
+	return f.whole(ctx, targets)
+}
+
+// localTargets are those whose processes run here.
+func (f *fleet) localTargets(targets []graph.Target) []graph.Target {
+	var out []graph.Target
+	for _, t := range targets {
+		if list := f.choices[t.Platform]; len(list) == 0 || list[0].conn == nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// whole reports whether targets are solved as a whole on nodes, with BuildKit's own caches: all but specs.
+func (e *engine) whole() bool { return e.req.Dockerfile != nil || e.req.LLB != nil }
+
+// here solves targets on this machine.
+func (e *engine) here(ctx context.Context, targets []graph.Target) ([]solve.Result, error) {
+	runners, err := canRun(ctx, targets, emulateOptions(e.o))
+	if err != nil {
+		return nil, err
+	}
+	e.setRunners(runners)
+	if err := e.worker.DropCaches(ctx, droppedCaches(targets, e.noCache())); err != nil {
+		return nil, err
+	}
+	roots := make([]*graph.Vertex, len(targets))
+	for i, t := range targets {
+		roots[i] = t.Root
+	}
+	return e.solver.Solve(ctx, roots)
+}
+
+// bring makes sure that a layer is in the store.
+func (e *engine) bring(ctx context.Context, desc ocispec.Descriptor) error {
+	return e.worker.Bring(ctx, []ocispec.Descriptor{desc})
+}
+
+// targetBase is the base image of a target that a node solves: what is known of it here need not be sent.
+type targetBase struct {
+	blobs  func() []digest.Digest       // its layers as they are in the registry
+	result func() (solve.Result, error) // the base as it is here
+}
+
+// base begins to resolve the base image of a target, if it has one, beside the node's work.
+func (e *engine) base(ctx context.Context, resolving *sync.WaitGroup, root *graph.Vertex) *targetBase {
+	v := root
+	for v != nil {
+		if _, ok := v.Op.(graph.Image); ok {
+			break
+		}
+		if _, ok := v.Op.(graph.Diff); ok || len(v.Inputs) == 0 {
+			v = nil
+			break
+		}
+		v = v.Inputs[0]
+	}
+	if v == nil {
+		return &targetBase{
+			blobs:  func() []digest.Digest { return nil },
+			result: func() (solve.Result, error) { return solve.Result{}, nil },
+		}
+	}
+	op, _ := v.Op.(graph.Image)
+	b := &targetBase{
+		blobs: sync.OnceValue(func() []digest.Digest {
+			descs, err := e.worker.Layers(ctx, op.Ref, v.Platform)
+			if err != nil {
+				return nil // then they are sent
+			}
+			out := make([]digest.Digest, len(descs))
+			for i, d := range descs {
+				out[i] = d.Digest
+			}
+			return out
+		}),
+		result: sync.OnceValues(func() (solve.Result, error) {
+			r, err := e.solver.Solve(ctx, []*graph.Vertex{v})
+			if err != nil {
+				return solve.Result{}, err
+			}
+			return r[0], nil
+		}),
+	}
+	resolving.Go(func() { _, _ = b.result() }) // its error is looked at when the node is ready
+	return b
+}
+
+// nodeCaches are --cache-from and --cache-to for one platform on a node: BuildKit's own records, which one platform's
+// build replaces as a whole, so each has a place of its own: TAG-linux-arm64, or DIR/linux-arm64.
+func nodeCaches(o Options, p platform.Platform) (from, to []buildkit.Cache) {
+	for _, s := range o.CacheFrom {
+		for _, own := range []bool{true, false} {
+			if c, ok := nodeCache(s, p, own); ok && (own || s.Type == remotecache.TypeRegistry) {
+				if s.Type == remotecache.TypeLocal {
+					c.Attrs["src"] = c.Attrs["dest"]
+					delete(c.Attrs, "dest")
+				}
+				from = append(from, c)
+			}
+		}
+	}
+	for _, s := range o.CacheTo {
+		c, ok := nodeCache(s, p, true)
+		if !ok {
+			continue
+		}
+		c.Attrs["oci-mediatypes"] = "true"
+		if s.Max {
+			c.Attrs["mode"] = "max"
+		}
+		if s.IgnoreError {
+			c.Attrs["ignore-error"] = "true"
+		}
+		to = append(to, c)
+	}
+	return from, to
+}
+
+func nodeCache(s remotecache.Spec, p platform.Platform, own bool) (buildkit.Cache, bool) {
+	suffix := strings.NewReplacer("/", "-").Replace(p.String())
+	switch s.Type {
+	case remotecache.TypeRegistry:
+		r := s.Ref
+		if own {
+			r = r.WithTag(r.Tag + "-" + suffix)
+		}
+		return buildkit.Cache{Type: "registry", Attrs: map[string]string{"ref": r.String()}}, true
+	case remotecache.TypeLocal:
+		return buildkit.Cache{Type: "local", Attrs: map[string]string{"dest": filepath.Join(s.Ref.Path, suffix)}}, true
+	}
+	return buildkit.Cache{}, false
+}
+
+// cacheDirs are the directories of caches, for all platforms.
+func cacheDirs(o Options, platforms []platform.Platform) []string {
+	var out []string
+	for _, s := range append(append([]remotecache.Spec{}, o.CacheFrom...), o.CacheTo...) {
+		for _, p := range platforms {
+			if c, ok := nodeCache(s, p, true); ok && c.Type == "local" {
+				out = append(out, c.Attrs["dest"])
+			}
+		}
+	}
+	return out
+}
+
+// checkNodes refuses what only this machine does.
+func checkNodes(req Request, o Options) error {
+	if !o.Builder.Remote() {
+		return nil
+	}
+	for _, s := range o.CacheTo {
+		if s.Type == remotecache.TypeInline && (req.Dockerfile != nil || req.LLB != nil) {
+			return fmt.Errorf("%w: the inline cache holds records of this program: use --cache-to type=registry", ErrNodeCannot)
+		}
+	}
+	return nil
+}
