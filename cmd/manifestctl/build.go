@@ -50,6 +50,7 @@ type buildFlags struct {
 	sbom        string
 	stage       string
 	tagging     taggingFlags
+	load        string
 }
 
 func (b *buildFlags) add(f *pflag.FlagSet) {
@@ -63,6 +64,8 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVarP(&b.outputs, "output", "o", nil, "`SPEC` where the result goes, see above; may be repeated (default: the store)")
 	f.BoolVar(&b.push, "push", false, "push the result under its tags; short for -o type=registry")
 	b.tagging.add(f)
+	f.StringVar(&b.load, "load", "", "`RUNTIME` load the result into docker, podman, containerd[:NAMESPACE], nerdctl or cri-o; without a value into the first of them that answers")
+	f.Lookup("load").NoOptDefVal = "true"
 	f.StringVar(&b.stage, "stage", "", "`ID` push each platform under a tag of this stage, for `merge --stage ID`, and not under -t's tags")
 	f.BoolVar(&b.noCache, "no-cache", false, "run every step, and record the results")
 	f.BoolVar(&b.pull, "pull", false, "ask registries again for tags that are known")
@@ -126,6 +129,9 @@ func newBuild(e *env) *cobra.Command {
 				return err
 			}
 			if err := b.caches.options(e, &o); err != nil {
+				return err
+			}
+			if o.Load, err = b.runtime(cmd.Context(), e); err != nil {
 				return err
 			}
 			mode, err := b.progressMode(e)

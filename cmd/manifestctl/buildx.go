@@ -24,7 +24,6 @@ var refusedFlags = []struct {
 	{"cpuset-cpus", "", false, "steps have no cgroup of their own: run manifestctl under taskset"},
 	{"cpuset-mems", "", false, "steps have no cgroup of their own: run manifestctl under numactl"},
 	{"isolation", "", false, "it is for Windows containers"},
-	{"load", "", true, "there is no engine to load into: -o type=docker,dest=- | docker load, or leave it in the store"},
 	{"memory", "m", false, "steps have no cgroup of their own: run manifestctl in one"},
 	{"memory-swap", "", false, "steps have no cgroup of their own: run manifestctl in one"},
 	{"policy", "", false, "source policies are not read: manifestctl lock pins what sources mean"},

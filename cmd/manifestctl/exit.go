@@ -22,6 +22,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/replica"
+	"github.com/manifestctl/manifestctl/pkg/runtimes"
 	"github.com/manifestctl/manifestctl/pkg/serve"
 	"github.com/manifestctl/manifestctl/pkg/source"
 	"github.com/manifestctl/manifestctl/pkg/stage"
@@ -109,6 +110,9 @@ var errorKinds = []struct {
 	{edit.ErrInvalid, exitUsage, ""},
 	{transfer.ErrInvalid, exitUsage, ""},
 	{stage.ErrInvalid, exitUsage, ""},
+	{runtimes.ErrInvalid, exitUsage, ""},
+	{runtimes.ErrPlatform, exitUsage, ""},
+	{runtimes.ErrNone, exitHost, "--load=RUNTIME names one; without a runtime the result is in the store, or goes to a file with -o type=oci,dest=FILE"},
 	{stage.ErrMissing, exitNotFound, "`manifestctl stage ls REPO` shows what is there; --wait DURATION waits for the rest"},
 	{replica.ErrInvalid, exitUsage, "docs/sync.md describes the two formats"},
 	{errFindings, exitFindings, ""},

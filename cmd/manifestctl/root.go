@@ -69,6 +69,7 @@ var table = []struct {
 	{[]string{"load"}, newLoad},
 	{[]string{"ls", "list"}, newLs},
 	{[]string{"parity"}, newParity},
+	{[]string{"pull"}, newPull},
 	{[]string{"push"}, newPush},
 	{[]string{"rebase"}, newRebase},
 	{[]string{"remove"}, newRemove},

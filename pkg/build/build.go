@@ -20,6 +20,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/remotecache"
+	"github.com/manifestctl/manifestctl/pkg/runtimes"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/verify"
 )
@@ -97,6 +98,7 @@ type Options struct {
 	Dir         string              // relative paths of outputs start here; "" is the working directory
 	Stdout      io.Writer           // outputs with dest "-"
 	Events      event.Sink
+	Load        runtimes.Runtime   // not nil: the result goes into it, and to the store only if Request.Outputs says so
 	CacheFrom   []remotecache.Spec // where records are looked for beside the store
 	CacheTo     []remotecache.Spec // where they are written to
 	Clock       func() time.Time   // for CacheTo in a registry, and Request.Stage

@@ -14,6 +14,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 	"github.com/manifestctl/manifestctl/pkg/remotecache"
+	"github.com/manifestctl/manifestctl/pkg/runtimes"
 	"github.com/manifestctl/manifestctl/pkg/store"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
@@ -40,7 +41,7 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 		o.Events.Emit(event.Event{Kind: event.Warning, Text: text})
 	}
 	applyFlags(b, req)
-	plans, err := planOutputs(req, b.Targets, output.Env{
+	plans, err := planOutputs(req, o.Load, b.Targets, output.Env{
 		Store: st, Registry: client, Stdout: o.Stdout, Events: o.Events, Dir: o.Dir,
 	})
 	if err != nil {
@@ -151,9 +152,9 @@ type plan struct {
 func (p plan) pushes() bool { return p.spec.Push || p.spec.Type == "registry" }
 
 // planOutputs opens the destinations, so that what is wrong with one is said before anything is built.
-func planOutputs(req Request, targets []graph.Target, env output.Env) ([]plan, error) {
+func planOutputs(req Request, load runtimes.Runtime, targets []graph.Target, env output.Env) ([]plan, error) {
 	specs := req.Outputs
-	if len(specs) == 0 {
+	if len(specs) == 0 && load == nil {
 		specs = []output.Spec{{Type: "image"}}
 	}
 	if err := output.CheckAll(specs); err != nil {
@@ -198,6 +199,16 @@ func planOutputs(req Request, targets []graph.Target, env output.Env) ([]plan, e
 		}
 		p.spec, p.dest = s, d
 		plans[i] = p
+	}
+	if load != nil {
+		p := plan{names: req.Tags}
+		p.spec, p.dest = output.OpenRuntime(load, env)
+		if c, ok := p.dest.(output.PlatformChecker); ok {
+			if err := c.CheckPlatforms(platforms); err != nil {
+				return nil, err
+			}
+		}
+		plans = append(plans, p)
 	}
 	return plans, nil
 }
