@@ -144,7 +144,7 @@ test-real: ## whole Debian systems and programs of every target of Go against `v
 
 .PHONY: differential
 differential: ## Dockerfiles built by a real BuildKit and by us: equal configs and layers (root, runc, busybox-static; minutes)
-	MANIFESTCTL_DIFFERENTIAL=ask $(GO) test -count=1 -timeout 60m ./internal/differential -run TestDifferential
+	MANIFESTCTL_DIFFERENTIAL=ask $(GO) test -count=1 -timeout 60m -v ./internal/differential -run TestDifferential | grep -v -e '^=== ' -e '^ *--- PASS'
 
 .PHONY: differential-record
 differential-record: ## write down what BuildKit answers, for tests without it; look at git diff

@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -131,6 +132,12 @@ func (c *testCase) write(t *testing.T, dir string) {
 			var size int64
 			if size, err = strconv.ParseInt(w[1], 10, 64); err == nil {
 				err = os.Truncate(at(2), size)
+			}
+		case "append":
+			var f *os.File
+			if f, err = os.OpenFile(at(1), os.O_APPEND|os.O_WRONLY, 0); err == nil {
+				_, err = f.WriteString(w[2])
+				err = errors.Join(err, f.Close())
 			}
 		case "sshkey":
 			err = sshKey(at(1))

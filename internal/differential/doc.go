@@ -16,6 +16,7 @@
 //	fifo PATH
 //	tar gz|bz2|xz|zst|none PATH FROM   an archive of a directory of the context, which goes
 //	truncate SIZE PATH
+//	append PATH WORD                   a word behind what a file holds
 //	sshkey PATH                        a new private key
 //	proxy                              HTTP_PROXY and others are set for both
 //	repeat                             built twice, the second time from the cache

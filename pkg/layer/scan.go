@@ -60,6 +60,10 @@ type scanner struct {
 	remain  int64 // bytes of data not read yet
 	padding int64
 	done    bool
+
+	// lenient takes an archive as Go's tar and docker's ADD do: it may end wherever a member does, within its padding too, and
+	// what follows its end marker is not looked at.
+	lenient bool
 }
 
 func newScanner(ctx context.Context, r io.Reader, h hash.Hash, lim Limits) *scanner {
@@ -74,7 +78,14 @@ func (s *scanner) next() (*Entry, error) {
 		if s.done {
 			return nil, io.EOF
 		}
-		if err := s.m.skip(s.remain + s.padding); err != nil {
+		err := s.m.skip(s.remain)
+		if err == nil {
+			if err = s.m.skip(s.padding); s.ends(err) {
+				s.done = true
+				return nil, io.EOF
+			}
+		}
+		if err != nil {
 			return nil, s.fail(err)
 		}
 		s.remain, s.padding = 0, 0
@@ -85,6 +96,9 @@ func (s *scanner) next() (*Entry, error) {
 			return nil, s.fail(err)
 		case end:
 			s.done = true
+			if s.lenient {
+				return nil, s.secondZeros()
+			}
 			if err := s.m.drainZeros(); err != nil {
 				return nil, err
 			}
@@ -94,6 +108,23 @@ func (s *scanner) next() (*Entry, error) {
 		}
 		return &s.cur, nil
 	}
+}
+
+// ends reports whether err is an end that a lenient reader takes for the archive's: of the stream itself, not of something
+// compressed that was cut.
+func (s *scanner) ends(err error) bool { return s.lenient && err != nil && s.m.err == io.EOF }
+
+// secondZeros reads the second block of the end marker, or the end of the stream in its stead; then it is io.EOF.
+func (s *scanner) secondZeros() error {
+	switch b, err := s.m.next(blockSize); {
+	case err != nil && s.m.err == io.EOF && len(b) == 0:
+		return io.EOF
+	case err != nil:
+		return s.fail(err)
+	case !allZero(b):
+		return s.fail(fmt.Errorf("%w: a single block of zeros", ErrInvalid))
+	}
+	return io.EOF
 }
 
 // fail names the member in err. The name is the raw one: it may be what is wrong.
@@ -107,6 +138,9 @@ func (s *scanner) member() (end, skip bool, err error) {
 	hasPAX, extended := false, false // extended: a header that belongs to the member was read
 	for {
 		b, err := s.m.next(blockSize)
+		if err == io.EOF && !extended && s.lenient {
+			return true, false, nil
+		}
 		if err != nil {
 			return false, false, err // io.EOF too: the end marker is missing
 		}

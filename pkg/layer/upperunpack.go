@@ -60,6 +60,7 @@ func (u *Upper) Unpack(ctx context.Context, dest *Place, open func() (io.ReadClo
 	}
 	t := &untar{u: u, dest: dest, o: o, data: data, plain: plain}
 	s := newScanner(ctx, r, nil, o.Limits)
+	s.lenient = true
 	for {
 		e, err := s.next()
 		if err == io.EOF {
