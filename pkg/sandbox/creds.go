@@ -11,14 +11,26 @@ type creds struct {
 	ruid, euid, suid, fsuid uint32
 	rgid, egid, sgid, fsgid uint32
 	groups                  string // supplementary: 4 bytes each, little endian
+
+	// Of capabilities(7) what lets a task that is not root any more change ids still (setpriv does).
+	keep bool  // PR_SET_KEEPCAPS
+	kept bool  // root's capabilities are permitted
+	caps uint8 // and effective
 }
+
+// The capabilities that are asked for here, as bits of creds.caps.
+const (
+	capChown  = 1 << 0 // the bits of linux/capability.h
+	capSetGID = 1 << 6
+	capSetUID = 1 << 7
+)
 
 // noID is "leave it" where a call takes several ids, and never an id.
 const noID = ^uint32(0)
 
 // credsOf are those of a process that was started as a user.
 func credsAs(uid, gid uint32, groups []uint32) creds {
-	return creds{uid, uid, uid, uid, gid, gid, gid, gid, packGroups(groups)}
+	return creds{uid, uid, uid, uid, gid, gid, gid, gid, packGroups(groups), false, false, 0}
 }
 
 func packGroups(groups []uint32) string {
@@ -39,6 +51,9 @@ func (c creds) groupList() []uint32 {
 
 func (c creds) privileged() bool { return c.euid == 0 }
 
+// may says whether the task has a capability.
+func (c creds) may(capability uint8) bool { return c.privileged() || c.caps&capability != 0 }
+
 // inGroup says whether a file of group g is the task's group's.
 func (c creds) inGroup(g uint32) bool {
 	if c.fsgid == g {
@@ -58,7 +73,18 @@ type ids struct{ r, e, s, fs uint32 }
 func (c creds) uids() ids { return ids{c.ruid, c.euid, c.suid, c.fsuid} }
 func (c creds) gids() ids { return ids{c.rgid, c.egid, c.sgid, c.fsgid} }
 
-func (c creds) withUIDs(i ids) creds { c.ruid, c.euid, c.suid, c.fsuid = i.r, i.e, i.s, i.fs; return c }
+// withUIDs also sees to capabilities, as cap_emulate_setxuid does (security/commoncap.c).
+func (c creds) withUIDs(i ids) creds {
+	was, is := c.ruid == 0 || c.euid == 0 || c.suid == 0, i.r == 0 || i.e == 0 || i.s == 0
+	if c.euid == 0 && i.e != 0 {
+		c.kept, c.caps = true, 0
+	}
+	if was && !is && !c.keep || i.e == 0 {
+		c.kept, c.caps = false, 0
+	}
+	c.ruid, c.euid, c.suid, c.fsuid = i.r, i.e, i.s, i.fs
+	return c
+}
 
 func (c creds) withGIDs(i ids) creds { c.rgid, c.egid, c.sgid, c.fsgid = i.r, i.e, i.s, i.fs; return c }
 
@@ -134,12 +160,13 @@ func (c creds) exec(uid, gid uint32) creds {
 		c.egid = gid
 	}
 	c.suid, c.fsuid, c.sgid, c.fsgid = c.euid, c.euid, c.egid, c.egid
+	c.keep, c.kept, c.caps = false, false, 0
 	return c
 }
 
 // mayChown says whether chown(2) of a file lets the task give it to uid:gid ([noID] leaves it).
 func (c creds) mayChown(ownerUID, ownerGID, uid, gid uint32) bool {
-	if c.privileged() {
+	if c.may(capChown) {
 		return true
 	}
 	if c.fsuid != ownerUID {

@@ -110,6 +110,13 @@ func TestOwnership(t *testing.T) {
 			run: "setfsuid 33; write /open/f x; setfsuid 0; getres", out: "0 0 0 0 0 0\n",
 			layer: []string{"5 777 0:0 open/", "0 644 33:0 open/f = x"},
 		},
+		"capabilities that are kept": { // as setpriv does it: the user first, then the group
+			run: "keepcaps; setresuid 33 33 33; capset; setgid 34; setgroups 40; chown /file 5 6; getres", out: "33 33 33 34 34 34\n",
+			layer: []string{"0 644 5:6 file = x"},
+		},
+		"capabilities with root at hand": {
+			run: "setresuid 33 33 0; capset; setgid 34; getres", out: "33 33 0 34 34 34\n",
+		},
 		"a set-uid program": {
 			run: "setgroups; setgid 34; setuid 33; exec /bin/suid getres", out: "33 0 0 34 34 34\n",
 		},
@@ -158,7 +165,8 @@ func TestOwnership(t *testing.T) {
 		}
 		t.Run("what is refused", func(t *testing.T) {
 			for _, run := range []string{
-				"setuid 33; setuid 0", "setuid 33; setgid 5", "setuid 33; setgroups 1", "setuid 33; chown /file 33 33",
+				"setuid 33; setuid 0", "keepcaps; setuid 33; setgid 5", "setuid 33; capset; setgid 5", "keepcaps; setuid 33; capset; self setgid 5",
+				"setuid 33; setgid 5", "setuid 33; setgroups 1", "setuid 33; chown /file 33 33",
 				"setuid 33; chown /open/g 34 -1", "setuid 33; chown /open/g -1 35", "setresuid 1 2 3; setresuid 4 -1 -1", "chown /absent 1 1",
 			} {
 				s := ownBox(t, b, runtime.GOARCH, verbs(run))

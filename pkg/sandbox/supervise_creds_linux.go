@@ -94,6 +94,54 @@ func (s *supervisor) become(c *call, n creds) error {
 	return nil
 }
 
+// prctl answers what the filter reports of prctl(2).
+func (s *supervisor) prctl(c *call) answer {
+	have := s.tasks.of(s, c)
+	switch uint32(c.args[0]) {
+	case unix.PR_SET_KEEPCAPS:
+		have.keep = c.args[1] != 0
+	case unix.PR_SET_SECUREBITS:
+		have.keep = c.args[1]&(secureKeepCaps|secureNoFixup) != 0
+	default:
+		return timerslackAnswer(c)
+	}
+	if have != s.tasks.of(s, c) {
+		if err := s.become(c, have); err != nil {
+			return failed(err)
+		}
+	}
+	return proceed
+}
+
+// SECBIT_KEEP_CAPS and SECBIT_NO_SETUID_FIXUP (linux/securebits.h).
+const (
+	secureKeepCaps = 1 << 4
+	secureNoFixup  = 1 << 2
+)
+
+// capset notes what a task that kept capabilities makes effective. The kernel, where it has all that a step may have, sees
+// to the rest.
+func (s *supervisor) capset(c *call) answer {
+	have := s.tasks.of(s, c)
+	if have.privileged() || !have.kept {
+		return proceed
+	}
+	var b [8]byte // struct __user_cap_data_struct: effective, permitted
+	if err := s.readMemory(c, c.args[1], b[:]); err != nil {
+		return failed(err)
+	}
+	const mask = capChown | capSetGID | capSetUID
+	n := have
+	n.caps = uint8(binary.NativeEndian.Uint32(b[:])) & mask
+	n.kept = binary.NativeEndian.Uint32(b[4:])&mask != 0
+	if n != have {
+		if err := s.become(c, n); err != nil {
+			return failed(err)
+		}
+	}
+	return proceed
+}
+
 // timerslackAnswer shows the value that everybody has; one that a task asks for would only be about power.
 func timerslackAnswer(c *call) answer {
 	if uint32(c.args[0]) == getTimerslack {
@@ -111,7 +159,7 @@ func (s *supervisor) ids(c *call) answer {
 		}
 	}
 	have := s.tasks.of(s, c)
-	u, g, root := have.uids(), have.gids(), have.privileged()
+	u, g, root, rootG := have.uids(), have.gids(), have.may(capSetUID), have.may(capSetGID)
 	set := func(n creds, errno syscall.Errno) answer {
 		if errno != 0 || n == have {
 			return answer{errno: errno}
@@ -142,22 +190,22 @@ func (s *supervisor) ids(c *call) answer {
 	case opSetUID:
 		return setU(u.set(id(0), root))
 	case opSetGID:
-		return setG(g.set(id(0), root))
+		return setG(g.set(id(0), rootG))
 	case opSetreUID:
 		return setU(u.setre(id(0), id(1), root))
 	case opSetreGID:
-		return setG(g.setre(id(0), id(1), root))
+		return setG(g.setre(id(0), id(1), rootG))
 	case opSetresUID:
 		return setU(u.setres(id(0), id(1), id(2), root))
 	case opSetresGID:
-		return setG(g.setres(id(0), id(1), id(2), root))
+		return setG(g.setres(id(0), id(1), id(2), rootG))
 	case opSetfsUID, opSetfsGID:
 		a, old := answer{}, u.fs
 		if c.op == opSetfsUID {
 			a = setU(u.setfs(id(0), root), 0)
 		} else {
 			old = g.fs
-			a = setG(g.setfs(id(0), root), 0)
+			a = setG(g.setfs(id(0), rootG), 0)
 		}
 		if a.errno == 0 {
 			a = c.asID(old)
@@ -216,7 +264,7 @@ const maxGroups = 65536
 
 func (s *supervisor) setgroups(c *call, have creds, set func(creds, syscall.Errno) answer) answer {
 	n := int(uint32(c.args[0]))
-	if !have.privileged() {
+	if !have.may(capSetGID) {
 		return answer{errno: unix.EPERM}
 	}
 	if n > maxGroups {
@@ -248,11 +296,17 @@ func (s *supervisor) setgroups(c *call, have creds, set func(creds, syscall.Errn
 // exec sees to set-uid and set-gid programs: who executes one is its owner from then on.
 func (s *supervisor) exec(c *call) answer {
 	f, err := s.file(c)
+	have := s.tasks.of(s, c)
 	if err != nil {
+		// What /proc/self/exe is, only the kernel knows; a name that is not there is tried on the way to one that is.
+		n := have
+		n.keep, n.kept, n.caps = false, false, 0
+		if n != have {
+			_ = s.become(c, n) // it is dead
+		}
 		return proceed
 	}
 	defer f.close()
-	have := s.tasks.of(s, c)
 	uid, gid := noID, noID
 	if m := f.st.Mode; m&unix.S_IFMT == unix.S_IFREG && m&0o111 != 0 && m&(unix.S_ISUID|unix.S_ISGID) != 0 &&
 		s.inRootfs(f.fd) && !s.noNewPrivs(c) && !isScript(f) {

@@ -285,8 +285,10 @@ func (s *supervisor) judge(n *notif) answer {
 		return s.listxattr(c)
 	case opNamedXattr:
 		return s.namedXattr(c)
-	case opTimerslack:
-		return timerslackAnswer(c)
+	case opPrctl:
+		return s.prctl(c)
+	case opCapset:
+		return s.capset(c)
 	}
 	return s.ids(c)
 }

@@ -16,7 +16,7 @@ var hostABIs = []abi{
 func amd64ABI() abi {
 	calls := atNumbers{
 		fchownat: 260, mknodat: 259, newfstatat: 262, statx: 332, openat: 257, openat2: 437, mkdirat: 258, symlinkat: 266,
-		linkat: 265, renameat: 264, renameat2: 316, execve: 59, execveat: 322, prctl: 157, setxattr: 188, lsetxattr: 189,
+		linkat: 265, renameat: 264, renameat2: 316, execve: 59, execveat: 322, prctl: 157, capset: 126, setxattr: 188, lsetxattr: 189,
 		fsetxattr: 190, listxattr: 194, llistxattr: 195, flistxattr: 196, removexattr: 197, lremovexattr: 198, fremovexattr: 199,
 		setxattrat: 463, listxattrat: 465, removexattrat: 466,
 	}.calls(statNative)

@@ -6,7 +6,7 @@ package sandbox
 func genericABI(arch uint32) abi {
 	calls := atNumbers{
 		fchownat: 54, mknodat: 33, newfstatat: 79, statx: 291, openat: 56, openat2: 437, mkdirat: 34, symlinkat: 36, linkat: 37,
-		renameat: 38, renameat2: 276, execve: 221, execveat: 281, prctl: 167, setxattr: 5, lsetxattr: 6, fsetxattr: 7,
+		renameat: 38, renameat2: 276, execve: 221, execveat: 281, prctl: 167, capset: 91, setxattr: 5, lsetxattr: 6, fsetxattr: 7,
 		listxattr: 11, llistxattr: 12, flistxattr: 13, removexattr: 14, lremovexattr: 15, fremovexattr: 16,
 		setxattrat: 463, listxattrat: 465, removexattrat: 466,
 	}.calls(statNative)

@@ -20,7 +20,8 @@ const (
 	opExec
 	opListxattr
 	opNamedXattr // setxattr, removexattr
-	opTimerslack // prctl with PR_SET_TIMERSLACK or PR_GET_TIMERSLACK
+	opPrctl      // with PR_SET_TIMERSLACK, PR_GET_TIMERSLACK, PR_SET_KEEPCAPS or PR_SET_SECUREBITS
+	opCapset
 	opGetUID
 	opGetEUID
 	opGetGID
@@ -127,9 +128,9 @@ func creating(c sysCall) sysCall {
 	return c
 }
 
-func timerslack(nr uint32) sysCall {
-	c := none(nr, opTimerslack)
-	c.when = &argTest{arg: 0, values: []uint32{setTimerslack, getTimerslack}}
+func prctl(nr uint32) sysCall {
+	c := none(nr, opPrctl)
+	c.when = &argTest{arg: 0, values: []uint32{setTimerslack, getTimerslack, unix.PR_SET_KEEPCAPS, unix.PR_SET_SECUREBITS}}
 	return c
 }
 
@@ -144,7 +145,7 @@ func creat(nr uint32) sysCall {
 // atCalls are those that every architecture has, by the numbers of one.
 type atNumbers struct {
 	fchownat, mknodat, newfstatat, statx, openat, openat2, mkdirat, symlinkat, linkat, renameat, renameat2 uint32
-	execve, execveat, prctl                                                                                uint32
+	execve, execveat, prctl, capset                                                                        uint32
 	setxattr, lsetxattr, fsetxattr, listxattr, llistxattr, flistxattr, removexattr, lremovexattr           uint32
 	fremovexattr, setxattrat, listxattrat, removexattrat                                                   uint32
 }
@@ -160,7 +161,7 @@ func (n atNumbers) calls(stat statLayout) []sysCall {
 		byPath(n.setxattr, opNamedXattr), byPath(n.lsetxattr, opNamedXattr).itself(), byFD(n.fsetxattr, opNamedXattr),
 		byPath(n.removexattr, opNamedXattr), byPath(n.lremovexattr, opNamedXattr).itself(), byFD(n.fremovexattr, opNamedXattr),
 		listxattrAt(n.listxattrat), namedxattrAt(n.setxattrat), namedxattrAt(n.removexattrat),
-		timerslack(n.prctl),
+		prctl(n.prctl), none(n.capset, opCapset),
 	}
 }
 
@@ -194,7 +195,7 @@ func (n idNumbers) calls() []sysCall {
 
 // abi32 is what i386 and 32-bit arm have in common (arch/x86/entry/syscalls/syscall_32.tbl, arch/arm/tools/syscall.tbl).
 func abi32(arch uint32, n atNumbers, stat statLayout) abi {
-	n.openat2, n.execve, n.prctl = 437, 11, 172
+	n.openat2, n.execve, n.prctl, n.capset = 437, 11, 172, 185
 	n.setxattr, n.lsetxattr, n.fsetxattr = 226, 227, 228
 	n.listxattr, n.llistxattr, n.flistxattr = 232, 233, 234
 	n.removexattr, n.lremovexattr, n.fremovexattr = 235, 236, 237
