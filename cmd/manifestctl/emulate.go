@@ -8,7 +8,7 @@ import (
 )
 
 func newEmulate(e *env) *cobra.Command {
-	return group("emulate", "Emulators for foreign architectures", newEmulateLs(e))
+	return group("emulate", "Emulators for foreign architectures", newEmulateLs(e), newEmulateInstall(e))
 }
 
 func newEmulateLs(e *env) *cobra.Command {

@@ -90,7 +90,7 @@ func (s *search) support(p platform.Platform) Support {
 	e := s.emulator(m)
 	if e.path != "" && s.o.Mode != HostOnly {
 		r.How, r.Path, r.Version = Private, e.path, version(s.ctx, e.path)
-		r.Warning = warning(p.Arch, r.Version)
+		r.Warning = warning(p.Arch, r.Version, kernel())
 		if s.o.Mode == PtraceOnly {
 			r.How = Ptrace
 		}
@@ -148,7 +148,7 @@ func (s *search) find(m machine) found {
 			}
 		}
 	}
-	return found{reason: fmt.Sprintf("%sinstall qemu-user-static or name a static qemu-%s with --emulator %s=PATH", reason, m.qemu, m.arch)}
+	return found{reason: fmt.Sprintf("%sinstall qemu-user-static, take one out of an image (manifestctl emulate install), or name a static qemu-%s with --emulator %s=PATH", reason, m.qemu, m.arch)}
 }
 
 func (s *search) anyEmulator() bool {

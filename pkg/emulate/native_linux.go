@@ -19,6 +19,15 @@ func uname() string {
 	return unix.ByteSliceToString(u.Machine[:])
 }
 
+// kernel is the release of the running kernel, "6.9.0-1-amd64".
+func kernel() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
 // probeTimeout bounds a program of three instructions.
 const probeTimeout = 2 * time.Second
 

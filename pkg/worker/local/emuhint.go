@@ -21,5 +21,5 @@ func underEmulation(err error, p platform.Platform) error {
 		return err
 	}
 	return fmt.Errorf("%w: a program of %s died of SIGSEGV under emulation, which may be the emulator's fault: try another version of qemu "+
-		"(--emulator %s=PATH), or build this platform on a machine of its own", err, p, p.Arch)
+		"(`manifestctl emulate install --from REF|FILE`, or --emulator %s=PATH), or build this platform on a machine of its own", err, p, p.Arch)
 }
