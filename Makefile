@@ -24,6 +24,7 @@ FUZZ += FuzzApply
 FUZZ += FuzzBuilderFiles
 FUZZ += FuzzBundle
 FUZZ += FuzzChallenges
+FUZZ += FuzzDebData
 FUZZ += FuzzDecode
 FUZZ += FuzzDecodeConfig
 FUZZ += FuzzDecompress

@@ -76,4 +76,3 @@ func (e *env) installEmulators(ctx context.Context, from string, o build.Emulato
 	})
 	return got, err
 }
-

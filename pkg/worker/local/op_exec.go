@@ -114,14 +114,15 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 	}
 	step.Stdout = logWriter{w, v, 1}
 	step.Stderr = logWriter{w, v, 2}
+	emulated := watch(&step, v.Platform)
 	if op.RootReadOnly || op.RootDiscard {
-		return base, pool.Run(ctx, step)
+		return base, emulated.explain(pool.Run(ctx, step))
 	}
 	step.Keep = filepath.Join(dir, "fs")
 
 	l, err := w.commit(ctx, func(out io.Writer) error {
 		step.Diff = out
-		return underEmulation(pool.Run(ctx, step), v.Platform)
+		return emulated.explain(pool.Run(ctx, step))
 	})
 	if err != nil {
 		return solve.Result{}, err

@@ -91,5 +91,6 @@ func (w *Worker) Process(ctx context.Context, p Process) (err error) {
 	if err := os.Mkdir(step.Scratch, 0o755); err != nil {
 		return fmt.Errorf("making a scratch directory: %w", err)
 	}
-	return underEmulation(pool.Run(ctx, step), p.Platform)
+	emulated := watch(&step, p.Platform)
+	return emulated.explain(pool.Run(ctx, step))
 }
