@@ -38,6 +38,8 @@ type buildFlags struct {
 	host        hostFlags
 	builder     string
 	fallback    bool
+	steps       stepFlags
+	onError     string
 	keepStorage string
 	iidFile     string
 	metadata    string
@@ -78,6 +80,8 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	b.host.add(f)
 	f.StringVar(&b.builder, "builder", "", "`NAME` whose nodes build (default $MANIFESTCTL_BUILDER, else $BUILDX_BUILDER, else the one of `builder use`)")
 	f.BoolVar(&b.fallback, "fallback", false, "build platforms that no node of the builder builds, or none any more, on this machine")
+	b.steps.addBuild(f)
+	f.StringVar(&b.onError, "on-error", onErrorFail, "`WHAT` to do when a step fails: fail, or open a shell in what it left")
 	f.StringVar(&b.keepStorage, "keep-storage", "", "`SIZE` keep the store below it by dropping the least recently used cache after the build; 0 for no limit (default: a tenth of the disk)")
 	f.StringVar(&b.iidFile, "iidfile", "", "`FILE` write the image ID to it: the config's digest of a single image, the index's of several")
 	f.StringVar(&b.metadata, "metadata-file", "", "`FILE` write what was built to it: JSON with buildx's keys")
@@ -138,11 +142,15 @@ func newBuild(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			mode, held, err := e.onError(cmd.Context(), b.onError, mode, &o)
+			if err != nil {
+				return err
+			}
 			display := ui.New(mode, e.stderr, ui.Options{
 				Now: e.now, Size: e.size, Term: e.getenv("TERM"), NoColor: e.getenv("NO_COLOR") != "",
 			})
 			recorder := b.reports.recorder(e)
-			o.Events = tee(display.Sink(), recorder)
+			o.Events = held.sink(tee(display.Sink(), recorder))
 			o.Registry.Events = o.Events
 			var res build.Result
 			grown, answered := int64(0), false
@@ -341,6 +349,9 @@ func (b *buildFlags) parseOutputs(tagged bool) ([]output.Spec, error) {
 func (b *buildFlags) options(e *env) (build.Options, error) {
 	o, err := b.host.options(e)
 	if err != nil {
+		return o, err
+	}
+	if err := b.steps.options(e, &o); err != nil {
 		return o, err
 	}
 	if b.parallel < 0 {

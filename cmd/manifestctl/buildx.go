@@ -16,16 +16,15 @@ var refusedFlags = []struct {
 	switches        bool // takes no value
 	why             string
 }{
-	{"cgroup-parent", "", false, "steps have no cgroup of their own: that takes privileges or delegation"},
+	{"cgroup-parent", "", false, "cgroups of steps are made in that of manifestctl: run it in the one that they should be in"},
 	{"compress", "", true, "nothing is sent anywhere that could be compressed"},
-	{"cpu-period", "", false, "steps have no cgroup of their own: --parallel bounds how many run"},
-	{"cpu-quota", "", false, "steps have no cgroup of their own: --parallel bounds how many run"},
-	{"cpu-shares", "c", false, "steps have no cgroup of their own: --parallel bounds how many run"},
-	{"cpuset-cpus", "", false, "steps have no cgroup of their own: run manifestctl under taskset"},
-	{"cpuset-mems", "", false, "steps have no cgroup of their own: run manifestctl under numactl"},
+	{"cpu-period", "", false, "--cpus says how much of the processors a step gets"},
+	{"cpu-quota", "", false, "--cpus says how much of the processors a step gets"},
+	{"cpu-shares", "c", false, "steps have no shares: --cpus bounds each, --parallel how many run"},
+	{"cpuset-cpus", "", false, "--cpus says how many; to say which, run manifestctl under taskset"},
+	{"cpuset-mems", "", false, "run manifestctl under numactl"},
 	{"isolation", "", false, "it is for Windows containers"},
-	{"memory", "m", false, "steps have no cgroup of their own: run manifestctl in one"},
-	{"memory-swap", "", false, "steps have no cgroup of their own: run manifestctl in one"},
+	{"memory-swap", "", false, "what --memory bounds is not swapped"},
 	{"policy", "", false, "source policies are not read: manifestctl lock pins what sources mean"},
 	{"security-opt", "", false, "steps are confined by the user namespace: --allow security.insecure lifts it for RUN --security=insecure"},
 	{"squash", "", true, "it is docker's legacy builder's: FROM scratch and COPY --from=stage / / make one layer"},

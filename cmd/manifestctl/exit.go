@@ -191,19 +191,19 @@ func hintFor(err error) string {
 
 // fail prints err and its hint to stderr and returns the exit code.
 func (e *env) fail(ctx context.Context, err error) int {
+	var program programError
+	if errors.As(err, &program) { // first: a signal was its to act on
+		if program.say != "" {
+			e.note("manifestctl: %s", program.say)
+		}
+		return program.code
+	}
 	if s, ok := signalled(ctx); ok {
 		e.note("manifestctl: %s", s.text)
 		return s.code
 	}
 	if err == errQuiet { //nolint:errorlint // joined with another it is no answer
 		return exitFailed
-	}
-	var program programError
-	if errors.As(err, &program) {
-		if program.say != "" {
-			e.note("manifestctl: %s", program.say)
-		}
-		return program.code
 	}
 	e.excerpt(err)
 	e.note("manifestctl: %s", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/manifestctl/manifestctl/pkg/build"
 	"github.com/manifestctl/manifestctl/pkg/emulate"
+	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
@@ -25,6 +26,8 @@ type runFlags struct {
 	network    string
 	entrypoint string
 	rm         bool
+	tty        bool
+	steps      stepFlags
 }
 
 func newRun(e *env) *cobra.Command {
@@ -35,17 +38,38 @@ func newRun(e *env) *cobra.Command {
 		Long: "run runs CMD (default: what the image says) in the image REF, in the sandbox that steps of a build run in: the same bytes\n" +
 			"on every architecture, before they are pushed. REF is in a registry, in the store (store:NAME) or in a layout (oci:DIR).\n" +
 			"What it changes is thrown away, as docker's --rm does it. Its exit code is that of the program: 126 when\n" +
-			"it cannot be executed, 127 when it is not there, 128+N when signal N ended it.",
+			"it cannot be executed, 127 when it is not there, 128+N when signal N ended it; 137 when it went over a limit, which is said.\n\n" +
+			"When standard input and output are a terminal, the program gets one of its own, of the same size; -t=false is against it.\n" +
+			"Signals go to the program: the first SIGINT, SIGTERM or SIGHUP is its to act on, a second one ends it.",
 		Example: "  manifestctl run --platform linux/arm64 store:hello:1.0\n" +
+			"  manifestctl run --memory 256MB --pids 100 --timeout 1m registry.example.com/app:1.0 selftest\n" +
 			"  manifestctl run -e LANG=C -v ./data:/data:ro oci:out /bin/sh -c 'ls /data'",
 		Args: positional(1, 1<<20, "an image"),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			p, o, err := r.process(e, cmd.Flags().Changed("entrypoint"), args)
 			if err != nil {
 				return err
 			}
-			err = e.withStore(cmd.Context(), store.Options{}, func(st *store.Store) error {
-				return build.RunProcess(cmd.Context(), st, p, o)
+			ctx, signals, stop := forwardSignals(cmd.Context())
+			defer stop()
+			p.Signals = signals
+			both := isTerminal(e.stdin) && isTerminal(e.stdout)
+			switch asked := cmd.Flags().Changed("tty"); {
+			case asked && r.tty && !both:
+				return usagef("-t: standard input and output are no terminal").withHint("leave it away: where there is one, the program gets one")
+			case both && (r.tty || !asked):
+				t, err := openTerminal()
+				if err != nil {
+					return err
+				}
+				defer t.Close()
+				p.Terminal, p.Stdin, p.Sizes = true, t, t.sizes
+				if term := e.getenv("TERM"); term != "" {
+					p.Env = append([]string{"TERM=" + term}, p.Env...)
+				}
+			}
+			err = e.withStore(ctx, store.Options{}, func(st *store.Store) error {
+				return build.RunProcess(ctx, st, p, o)
 			})
 			return exitOf(err)
 		},
@@ -61,6 +85,10 @@ func newRun(e *env) *cobra.Command {
 	f.StringVar(&r.network, "network", "none", "`NETWORK` none or host")
 	f.StringVar(&r.entrypoint, "entrypoint", "", "`PROGRAM` in place of the image's entrypoint; \"\" for none")
 	f.BoolVar(&r.rm, "rm", true, "as docker has it; nothing is ever kept")
+	f.BoolVarP(&r.tty, "tty", "t", false, "a terminal for the program (default: when there is one)")
+	f.BoolP("interactive", "i", true, "as docker has it; standard input is always passed on")
+	hide(f, "interactive")
+	r.steps.add(f)
 	return cmd
 }
 
@@ -69,7 +97,15 @@ func (r *runFlags) process(e *env, entrypoint bool, args []string) (p build.Proc
 	if o, err = r.host.options(e); err != nil {
 		return p, o, err
 	}
+	if err = r.steps.options(e, &o); err != nil {
+		return p, o, err
+	}
 	o.Registry, o.Environ, o.Now, o.Parallel = e.registry(), e.getenv, e.now, 1
+	o.Events = func(ev event.Event) {
+		if ev.Kind == event.Warning {
+			e.note("manifestctl: warning: %s", ev.Text)
+		}
+	}
 	name, err := ref.Parse(args[0])
 	if err != nil {
 		return p, o, err
@@ -136,7 +172,7 @@ func exitOf(err error) error {
 		return err
 	}
 	p := programError{code: exit.Code}
-	if err.Error() != exit.Error() || exit.Reason != "" || exit.Signal != "" { // more than that it ended
+	if err.Error() != exit.Error() || exit.Reason != "" || exit.Signal != "" || exit.Limit != "" { // more than that it ended
 		p.say = err.Error()
 	}
 	return p

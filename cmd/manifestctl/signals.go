@@ -6,12 +6,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // signalError is the cause of a context that a signal ended.
 type signalError struct {
-	text string
-	code int
+	text   string
+	code   int
+	signal os.Signal
 }
 
 func (e *signalError) Error() string { return e.text }
@@ -47,9 +49,9 @@ func withSignals(parent context.Context, exit func(int)) (context.Context, func(
 
 func signalCause(s os.Signal) *signalError {
 	if s == os.Interrupt {
-		return &signalError{text: "interrupted", code: exitInterrupted}
+		return &signalError{text: "interrupted", code: exitInterrupted, signal: s}
 	}
-	return &signalError{text: "terminated", code: exitTerminated}
+	return &signalError{text: "terminated", code: exitTerminated, signal: s}
 }
 
 // signalled returns the signal that ended ctx, if one did.
@@ -57,4 +59,46 @@ func signalled(ctx context.Context) (*signalError, bool) {
 	var s *signalError
 	ok := errors.As(context.Cause(ctx), &s)
 	return s, ok
+}
+
+// forwardPatience is how long a program has to take a signal before it is taken as not running.
+const forwardPatience = 100 * time.Millisecond
+
+// forwardSignals turns what would end ctx into signals for a program, as long as somebody receives them: then the program
+// decides what they mean. Else, and at the end of a time limit, the returned context ends as ctx does.
+func forwardSignals(ctx context.Context) (context.Context, <-chan syscall.Signal, func()) {
+	forward, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	signals := make(chan syscall.Signal)
+	pass := func(s os.Signal) bool {
+		sig, ok := s.(syscall.Signal)
+		if !ok {
+			return false
+		}
+		select {
+		case signals <- sig:
+			return true
+		case <-time.After(forwardPatience):
+			return false
+		}
+	}
+	stop := context.AfterFunc(ctx, func() {
+		if s, ok := signalled(ctx); !ok || !pass(s.signal) {
+			cancel(context.Cause(ctx))
+		}
+	})
+	received := make(chan os.Signal, 4)
+	if len(forwarded) > 0 {
+		signal.Notify(received, forwarded...)
+	}
+	go func() {
+		for s := range received {
+			pass(s)
+		}
+	}()
+	return forward, signals, func() {
+		stop()
+		signal.Stop(received)
+		close(received)
+		cancel(nil)
+	}
 }

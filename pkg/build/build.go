@@ -94,6 +94,10 @@ type Options struct {
 	EmulatorDir string              // where installed emulators are; "" is nowhere
 	Path        string              // $PATH: where emulators and newuidmap are looked for
 	SandboxMode sandbox.Mode        // "" probes
+	Limits      Resources           // of every step
+	LogLimit    int64               // bytes of a step's output that are shown; 0: all
+	Authorities []byte              // certificates in PEM that programs of steps trust beside their image's
+	OnError     func(FailedStep)    // called for a step that failed, while what it left is there
 	Environ     func(string) string // for secrets from variables; nil has none
 	Dir         string              // relative paths of outputs start here; "" is the working directory
 	Stdout      io.Writer           // outputs with dest "-"

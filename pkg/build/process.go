@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/event"
@@ -17,12 +18,29 @@ type (
 	Process = local.Process
 	// Volume is a directory or file of the host that it sees.
 	Volume = local.Volume
+	// Resources bound what a step or a process uses: see [sandbox.Resources].
+	Resources = sandbox.Resources
+	// Size is that of a terminal.
+	Size = sandbox.Size
+	// FailedStep is a step whose process failed: see [local.FailedStep].
+	FailedStep = local.FailedStep
+	// Console is the terminal of a shell in it.
+	Console = local.Console
 	// ExitError says how a process ended when not with 0.
 	ExitError = sandbox.ExitError
 )
 
 // ErrNoCommand reports an image that says nowhere what to run.
 var ErrNoCommand = local.ErrNoCommand
+
+// ReadAuthorities reads files of certificates for Options.Authorities.
+func ReadAuthorities(files []string) ([]byte, error) {
+	pem, err := local.ReadAuthorities(files)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	return pem, nil
+}
 
 // RunProcess runs a process in an image of a registry, the store or a layout, in the sandbox that steps run in. What it
 // changes is thrown away. That this host can run the platform is checked before anything is pulled.

@@ -155,6 +155,8 @@ type Mount struct {
 	Mode     uint32
 	UID, GID int
 	Data     []byte
+	// Silent is a mount in /dev that changes no layer: else the directories on the way to a mount, /dev too, do not stay.
+	Silent bool
 }
 
 // ExitError reports a process that ended with a code other than 0 or by a signal.

@@ -107,7 +107,7 @@ func (t *tree) stubsMade() error {
 func (t *tree) passing(mounts []Mount) {
 	for i := range t.stubs {
 		for _, m := range mounts {
-			if strings.HasPrefix(path.Clean("/"+m.Target), "/"+t.stubs[i].name+"/") {
+			if !m.Silent && strings.HasPrefix(path.Clean("/"+m.Target), "/"+t.stubs[i].name+"/") {
 				t.stubs[i].stays = false
 			}
 		}

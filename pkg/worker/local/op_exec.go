@@ -16,7 +16,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
@@ -112,20 +111,21 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 	if step.Scratch, err = w.trees.scratch(); err != nil {
 		return solve.Result{}, err
 	}
-	step.Stdout = logWriter{w, v, 1}
-	step.Stderr = logWriter{w, v, 2}
+	w.limit(&step, pool)
+	log := &stepLog{w: w, v: v, left: w.o.LogLimit}
+	step.Stdout, step.Stderr = log.stream(1), log.stream(2)
 	emulated := watch(&step, v.Platform)
+	step.Keep, step.KeepFailed = filepath.Join(dir, "fs"), w.o.OnError != nil
 	if op.RootReadOnly || op.RootDiscard {
-		return base, emulated.explain(pool.Run(ctx, step))
+		return base, w.failed(ctx, v, step, emulated.explain(pool.Run(ctx, step)))
 	}
-	step.Keep = filepath.Join(dir, "fs")
 
 	l, err := w.commit(ctx, func(out io.Writer) error {
 		step.Diff = out
 		return emulated.explain(pool.Run(ctx, step))
 	})
 	if err != nil {
-		return solve.Result{}, err
+		return solve.Result{}, w.failed(ctx, v, step, err)
 	}
 	r := base.With(l)
 	w.trees.keep(dir, r)
@@ -154,6 +154,9 @@ func (w *Worker) process(ctx context.Context, step *sandbox.Step, op graph.Exec,
 	step.Account.Groups = append([]int{step.Account.GID}, step.Account.Groups...)
 	step.Env, step.Cwd, err = environment(op, base, step.Account)
 	step.Env = withProxies(step.Env, op.Proxy)
+	if err == nil && w.o.Authorities != nil {
+		err = w.trust(ctx, step, base)
+	}
 	return err
 }
 
@@ -233,18 +236,6 @@ func mergeEnv(base, added []string) []string {
 		out = append(out, kv)
 	}
 	return out
-}
-
-// logWriter turns a step's output into events.
-type logWriter struct {
-	w      *Worker
-	v      *graph.Vertex
-	stream int
-}
-
-func (l logWriter) Write(p []byte) (int, error) {
-	l.w.o.Events.Emit(event.Event{Kind: event.Log, ID: l.v.Digest().String(), Stream: l.stream, Data: p})
-	return len(p), nil
 }
 
 // keep makes the upper directory of a finished step the snapshot of its layer, so that the next step need not unpack it.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -29,6 +30,10 @@ type Process struct {
 	Stdin      io.Reader // nil is empty
 	Stdout     io.Writer
 	Stderr     io.Writer
+
+	Terminal bool                  // it has a terminal: Stdin is typed, Stdout is shown
+	Sizes    <-chan sandbox.Size   // of the terminal
+	Signals  <-chan syscall.Signal // for it, while it runs
 }
 
 // Volume is a directory or file of the host in the root file system of a process.
@@ -70,7 +75,9 @@ func (w *Worker) Process(ctx context.Context, p Process) (err error) {
 	}
 	step := sandbox.Step{
 		Args: append(append([]string{}, entry...), args...), HostNet: p.HostNet, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr,
+		Terminal: p.Terminal, Sizes: p.Sizes, Signals: p.Signals,
 	}
+	w.limit(&step, pool)
 	if step.Lowers, err = w.trees.lowers(ctx, base.Layers); err != nil {
 		return err
 	}

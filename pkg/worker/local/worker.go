@@ -46,13 +46,18 @@ type Options struct {
 	SSH func(id string) (socket string, ok bool)
 	// Epoch is SOURCE_DATE_EPOCH: the time that directories get in which a file operation changes something.
 	Epoch    *int64
-	Insecure bool // RUN --security=insecure is allowed
-	Pins     Pins // nil: names mean what they mean now
-	Pull     bool // ask for tags again that were resolved before
-	NoCache  bool
-	NoFacts  bool   // do not look at what files of layers say
-	Remote   Remote // nil: all layers are made or pulled here
-	Events   event.Sink
+	Insecure bool              // RUN --security=insecure is allowed
+	Limits   sandbox.Resources // of every step
+	LogLimit int64             // bytes of a step's output that are passed on; 0: all
+	// Authorities are certificates in PEM that programs of steps trust beside those of the image; nil: none.
+	Authorities []byte
+	OnError     func(FailedStep) // called for steps that failed, one at a time; nil: nobody looks at what they left
+	Pins        Pins             // nil: names mean what they mean now
+	Pull        bool             // ask for tags again that were resolved before
+	NoCache     bool
+	NoFacts     bool   // do not look at what files of layers say
+	Remote      Remote // nil: all layers are made or pulled here
+	Events      event.Sink
 }
 
 // Pins say what names of images mean.
@@ -72,6 +77,9 @@ type Worker struct {
 	press atomic.Pointer[Press]
 
 	virtual virtuals
+
+	shells  sync.Mutex // one asks at a time
+	watched sync.Once  // that limits are kept by watching was said
 
 	spoolMu sync.Mutex // guards spool
 	spool   *scratchDir
