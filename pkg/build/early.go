@@ -85,7 +85,9 @@ func (e *early) press(v *graph.Vertex) []layer.Compression {
 	}
 	var out []layer.Compression
 	for _, form := range e.forms {
-		if c := form.compression; c.Algorithm != layer.Uncompressed && !slices.Contains(out, c) {
+		c := form.compression
+		streams := c.Algorithm != layer.Uncompressed && c.Algorithm != layer.EStargz
+		if streams && !slices.Contains(out, c) {
 			out = append(out, c)
 		}
 	}

@@ -301,6 +301,13 @@ func (f *finisher) layer(ctx context.Context, l solve.Layer, form form, epoch *i
 	if form.compression.Algorithm == "uncompressed" && l.Blob.Digest == "" {
 		return image.Layer{Desc: ocispec.Descriptor{MediaType: mediaType, Digest: l.DiffID, Size: l.Size}, DiffID: l.DiffID}, nil
 	}
+	if form.compression.Algorithm == layer.EStargz {
+		desc, diffID, err := f.worker.Estargz(ctx, l, form.compression)
+		if err != nil {
+			return image.Layer{}, fmt.Errorf("compressing layer %s: %w", l.DiffID, err)
+		}
+		return image.Layer{Desc: desc, DiffID: diffID}, nil
+	}
 	if desc, ok := f.worker.Compressed(l.DiffID, form.compression); ok {
 		return image.Layer{Desc: desc, DiffID: l.DiffID}, nil
 	}

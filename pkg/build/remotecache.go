@@ -12,6 +12,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/layer"
+	"github.com/manifestctl/manifestctl/pkg/output"
 	"github.com/manifestctl/manifestctl/pkg/remotecache"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/transfer"
@@ -77,6 +78,9 @@ func records(all []solved) []remotecache.Step {
 func (f *finisher) inlineRecords(target int, form form) (map[string]json.RawMessage, error) {
 	if !f.inline {
 		return nil, nil
+	}
+	if form.compression.Algorithm == layer.EStargz {
+		return nil, fmt.Errorf("%w: --cache-to type=inline needs layers as they are, and compression=estargz adds to them: use type=registry", output.ErrInvalid)
 	}
 	raw, err := remotecache.Inline(records(f.steps.below(f.build.Targets[target].Root, true)), form.compression.String())
 	return map[string]json.RawMessage{remotecache.InlineKey: raw}, err
@@ -148,7 +152,11 @@ func (f *finisher) exported(ctx context.Context, l solve.Layer, form form) (remo
 // are the same blobs.
 func cacheForm(plans []plan) form {
 	for _, p := range plans {
-		if f := formOf(p.spec); f.compression.Algorithm != layer.Uncompressed {
+		f := formOf(p.spec)
+		if f.compression.Algorithm == layer.EStargz { // its layers are not those of steps
+			f.compression.Algorithm = layer.Gzip
+		}
+		if f.compression.Algorithm != layer.Uncompressed {
 			return form{compression: f.compression}
 		}
 	}

@@ -46,6 +46,8 @@ func compress(ctx context.Context, w io.Writer, r io.Reader, c Compression, work
 		return compressGzip(ctx, w, r, c.Level, min(workers, maxGzipWorkers))
 	case Zstd:
 		return compressZstd(ctx, w, r, c.Level, min(workers, maxZstdWorkers))
+	case EStargz:
+		return fmt.Errorf("%w: estargz reads a layer twice: use Estargz", ErrInvalid)
 	}
 	buf := bufPool.Get()
 	defer bufPool.Put(buf)

@@ -11,6 +11,7 @@ import (
 const (
 	Gzip         = "gzip"
 	Zstd         = "zstd"
+	EStargz      = "estargz" // gzip with a table of contents: [Estargz]
 	Uncompressed = "uncompressed"
 )
 
@@ -28,7 +29,7 @@ const (
 
 // Compression is how a layer is stored in an image.
 type Compression struct {
-	Algorithm string // "gzip" (the zero value means gzip), "zstd", "uncompressed"
+	Algorithm string // "gzip" (the zero value means gzip), "zstd", "estargz", "uncompressed"
 	Level     int    // 0 is the algorithm's default
 }
 
@@ -43,13 +44,13 @@ func (c Compression) algorithm() string {
 func (c Compression) check() error {
 	top := 0
 	switch c.algorithm() {
-	case Gzip:
+	case Gzip, EStargz:
 		top = 9
 	case Zstd:
 		top = 22
 	case Uncompressed:
 	default:
-		return fmt.Errorf("%w: compression %q: use gzip, zstd or uncompressed", ErrInvalid, c.Algorithm)
+		return fmt.Errorf("%w: compression %q: use gzip, zstd, estargz or uncompressed", ErrInvalid, c.Algorithm)
 	}
 	if c.Level < 0 || c.Level > top {
 		return fmt.Errorf("%w: %s has no level %d, only up to %d", ErrInvalid, c.algorithm(), c.Level, top)
@@ -63,9 +64,9 @@ func (c Compression) MediaType(docker bool) (string, error) {
 		return "", err
 	}
 	switch alg := c.algorithm(); {
-	case alg == Gzip && docker:
+	case (alg == Gzip || alg == EStargz) && docker:
 		return dockerLayerGzip, nil
-	case alg == Gzip:
+	case alg == Gzip, alg == EStargz:
 		return ocispec.MediaTypeImageLayerGzip, nil
 	case alg == Zstd && docker:
 		return "", fmt.Errorf("%w: Docker has no media type for zstd layers: use OCI's, or gzip", ErrMediaType)
@@ -97,8 +98,8 @@ func ParseCompression(algorithm, level string) (Compression, error) {
 		if err != nil {
 			return Compression{}, fmt.Errorf("%w: compression level %q is no number", ErrInvalid, level)
 		}
-		if n == 0 && c.Algorithm == Gzip {
-			return Compression{}, fmt.Errorf("%w: gzip level 0 stores without compressing: use compression=uncompressed", ErrInvalid)
+		if n == 0 && (c.Algorithm == Gzip || c.Algorithm == EStargz) {
+			return Compression{}, fmt.Errorf("%w: level 0 stores without compressing: use compression=uncompressed", ErrInvalid)
 		}
 		c.Level = n
 	}

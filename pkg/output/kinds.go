@@ -82,14 +82,14 @@ var attributes = []Attribute{
 	{"push", "BOOL", "push to the registry", boolean(func(d *draft, v bool) { d.Push, d.pushSaid = v, true })},
 	{"push-by-digest", "BOOL", "push without a tag", boolean(func(d *draft, v bool) { d.PushByDigest = v })},
 	{"name-canonical", "BOOL", "name the result NAME@DIGEST in the store too", boolean(func(d *draft, v bool) { d.Canonical = v })},
-	{"compression", "gzip|zstd|uncompressed", "of layers made here (default gzip)", func(d *draft, v string) error {
+	{"compression", "gzip|zstd|estargz|uncompressed", "of layers made here (default gzip)", func(d *draft, v string) error {
 		if v == "" {
 			return fmt.Errorf("it is empty")
 		}
 		d.algorithm = v
 		return nil
 	}},
-	{"compression-level", "N", "1 to 9 for gzip, 1 to 22 for zstd", func(d *draft, v string) error {
+	{"compression-level", "N", "1 to 9 for gzip and estargz, 1 to 22 for zstd", func(d *draft, v string) error {
 		if _, err := strconv.Atoi(v); err != nil {
 			return fmt.Errorf("%q is no number", v)
 		}

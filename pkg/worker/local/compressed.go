@@ -124,3 +124,45 @@ func (w *Worker) fanPressed(ctx context.Context, f *fan) (all []*pressed, err er
 	}
 	return all, nil
 }
+
+// estargzRecord is a layer as eStargz.
+type estargzRecord struct {
+	Blob   ocispec.Descriptor `json:"blob"`
+	DiffID digest.Digest      `json:"diffID"` // of the layer with its table of contents
+}
+
+// Estargz gives a layer as eStargz, making it when the store has it not. Its DiffID is another one than l's.
+func (w *Worker) Estargz(ctx context.Context, l solve.Layer, c layer.Compression) (desc ocispec.Descriptor, diffID digest.Digest, err error) {
+	key := compressedKey(l.DiffID, c)
+	if rec, err := w.o.Store.GetRecord(CompressedKind, key); err == nil {
+		var known estargzRecord
+		if json.Unmarshal(rec.Data, &known) == nil && known.DiffID != "" {
+			return known.Blob, known.DiffID, nil
+		}
+	}
+	mediaType, err := c.MediaType(false)
+	if err != nil {
+		return desc, "", err
+	}
+	blob, err := w.o.Store.Ingest(ctx)
+	if err != nil {
+		return desc, "", err
+	}
+	defer blob.Abort()
+	info, err := layer.Estargz(ctx, blob, func() (io.ReadCloser, error) { return w.openLayer(ctx, l) }, c)
+	if err != nil {
+		return desc, "", err
+	}
+	if desc, err = blob.Commit(ctx, mediaType); err != nil {
+		return desc, "", err
+	}
+	desc.Annotations = info.Annotations()
+	if err := w.facts().PutUnpacked(desc.Digest, info.DiffID); err != nil {
+		return desc, "", err
+	}
+	data, err := json.Marshal(estargzRecord{desc, info.DiffID})
+	if err != nil {
+		return desc, "", fmt.Errorf("recording a compressed layer: %w", err)
+	}
+	return desc, info.DiffID, w.o.Store.PutRecord(CompressedKind, key, store.Record{Data: data, Blobs: []digest.Digest{desc.Digest}})
+}
