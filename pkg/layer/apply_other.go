@@ -22,3 +22,6 @@ func Diff(ctx context.Context, upper string, w io.Writer, o DiffOptions) error {
 
 // RemoveAll deletes the tree at dir.
 func RemoveAll(dir string) error { return os.RemoveAll(dir) }
+
+// State is what a tree was like at one moment; there is none outside of linux.
+type State struct{}

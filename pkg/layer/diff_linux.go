@@ -36,7 +36,7 @@ func Diff(ctx context.Context, upper string, w io.Writer, o DiffOptions) error {
 		ctx: ctx, o: o, tw: newTarWriter(w), owners: owners, euid: uint32(unix.Geteuid()),
 		links: map[inodeKey]*Entry{}, names: make([]byte, 4096),
 	}
-	top := level{name: ".", base: -1, written: true}
+	top := level{name: ".", base: -1, written: true, hidden: o.Before != nil}
 	if o.Base != nil {
 		top.base = int(o.Base.Fd())
 	}
@@ -99,7 +99,7 @@ func (d *differ) dir(fd int, in *level) error {
 	if err != nil {
 		return fmt.Errorf("listing %q: %w", name, err)
 	}
-	names, gone, err := in.gone(names)
+	names, gone, err := d.gone(in, names)
 	if err != nil {
 		return fmt.Errorf("listing what is below %q: %w", name, err)
 	}
@@ -136,7 +136,11 @@ func (d *differ) entry(dir int, base, name string, in *level) error {
 	if err != nil {
 		return d.fail(name, err)
 	}
-	if isWhiteout(&st) { // they share one inode, so this comes before hard links
+	if d.o.Before != nil {
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR && d.o.Before.untouched(name, &st) {
+			return nil
+		}
+	} else if isWhiteout(&st) { // they share one inode, so this comes before hard links
 		if d.o.Base != nil && !in.has(base) {
 			return nil
 		}
@@ -313,7 +317,7 @@ func (d *differ) subdir(dir int, base string, st *unix.Stat_t, in *level) error 
 	}
 	d.ids(e, st, rec, name)
 	sub := &level{name: name, up: in, entry: *e, base: -1, hidden: in.hidden || opaque}
-	if d.o.Base == nil {
+	if d.o.Base == nil && d.o.Before == nil {
 		sub.hidden = false
 		if err := d.parents(sub); err != nil {
 			return err

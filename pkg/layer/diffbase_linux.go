@@ -23,7 +23,14 @@ func (l *level) has(name string) bool {
 
 // gone adds the names of the base that a hidden directory no longer has to those it has, sorted, and says which of all
 // they are.
-func (l *level) gone(names []string) (all []string, gone map[int]bool, err error) {
+func (d *differ) gone(l *level, names []string) (all []string, gone map[int]bool, err error) {
+	if d.o.Before != nil {
+		if !d.o.Before.dirAt(l.name) {
+			return names, nil, nil
+		}
+		all, gone = merged(names, d.o.Before.names[l.name])
+		return all, gone, nil
+	}
 	if !l.hidden || l.base < 0 {
 		return names, nil, nil
 	}
@@ -70,6 +77,10 @@ func (d *differ) unlessSame(e *Entry, st *unix.Stat_t, fd int, base string, in *
 
 // inBase reads what the base has at name in the directory in; ok is false when there is nothing. Times are in st.
 func (d *differ) inBase(name, path string, in *level) (e Entry, st unix.Stat_t, ok bool, err error) {
+	if d.o.Before != nil {
+		e, st, ok = d.stateOf(path)
+		return e, st, ok, nil
+	}
 	if in.base < 0 {
 		return e, st, false, nil
 	}
@@ -151,6 +162,9 @@ func (d *differ) same(e *Entry, st *unix.Stat_t, fd int, base string, in *level)
 	if e.Type != tar.TypeReg || e.Size == 0 || st.Mtim.Nsec != 0 {
 		return true, nil
 	}
+	if d.o.Before != nil {
+		return d.sameAs(fd, e.Name)
+	}
 	return sameBytes(fd, in.base, base)
 }
 
@@ -167,6 +181,9 @@ func (d *differ) sameDir(e *Entry, base string, in, sub *level) (bool, error) {
 	if err != nil || !ok || b.Type != tar.TypeDir {
 		return false, err
 	}
+	if d.o.Before != nil {
+		return sameStat(&b, e), nil
+	}
 	if sub.base, err = openat(in.base, base, pathFlags|unix.O_DIRECTORY, 0); err != nil {
 		sub.base = -1
 		return false, err
@@ -182,6 +199,11 @@ func sameBytes(fd, dir int, name string) (bool, error) {
 	}
 	theirs := os.NewFile(uintptr(other), name)
 	defer theirs.Close()
+	return equalBytes(fd, theirs)
+}
+
+// equalBytes compares an open file, from its start, with a reader of as many bytes.
+func equalBytes(fd int, theirs io.Reader) (bool, error) {
 	a, b := bufPool.Get(), bufPool.Get()
 	defer bufPool.Put(a)
 	defer bufPool.Put(b)

@@ -13,6 +13,7 @@
 package layer
 
 import (
+	"io"
 	"os"
 	"time"
 )
@@ -51,6 +52,12 @@ type DiffOptions struct {
 	Base *os.File
 	// BaseOwners looks up what was recorded about a name of the base that cannot carry it; nil: nothing was.
 	BaseOwners func(name string) (Owner, bool)
+	// Before is what the directory was like when it was what the layer lies over: the directory is then a whole tree that was
+	// changed in place, and Base is nil. The layer is the one that an overlay with this Base would give.
+	Before *State
+	// Content opens a file as it was Before. It is asked only about files that nothing but their time of change tells from
+	// what they were; nil: those count as changed.
+	Content func(name string) (io.ReadCloser, error)
 	// Times gives the mtimes to write for directories that only changed because stubs were made in and removed from them.
 	Times map[string]time.Time
 }
