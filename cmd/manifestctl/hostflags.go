@@ -13,11 +13,13 @@ import (
 type hostFlags struct {
 	emulators []string
 	emulation string
+	executor  string
 }
 
 func (h *hostFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&h.emulators, "emulator", nil, "`ARCH=PATH` emulator of an architecture; may be repeated")
 	f.StringVar(&h.emulation, "emulation", "auto", "`HOW` by what means foreign platforms run: private (binfmt_misc in the user namespace), ptrace, host (its handlers), none, or auto, the first of them that works")
+	f.StringVar(&h.executor, "executor", "auto", "`HOW` steps run: root, ranges or single (in a user namespace with these ids), chroot (root of a container without namespaces), or auto, the first of them that works")
 }
 
 func (h *hostFlags) options(e *env) (build.Options, error) {
@@ -29,7 +31,11 @@ func (h *hostFlags) options(e *env) (build.Options, error) {
 	if err != nil {
 		return build.Options{}, usagef("--emulation %s: want auto, private, ptrace, host or none", h.emulation)
 	}
-	return build.Options{Emulators: paths, Emulation: mode, EmulatorDir: e.emulatorDir(), Path: e.getenv("PATH")}, nil
+	executor, err := build.ParseExecutor(h.executor)
+	if err != nil {
+		return build.Options{}, usagef("--executor %s: want auto, root, ranges, single or chroot", h.executor)
+	}
+	return build.Options{SandboxMode: executor, Emulators: paths, Emulation: mode, EmulatorDir: e.emulatorDir(), Path: e.getenv("PATH")}, nil
 }
 
 // emulatorDir is where the user keeps emulators; "" without a home.

@@ -21,6 +21,9 @@ func Doctor(ctx context.Context, dir string, o Options) []sandbox.Rung {
 	return sandbox.Probe(ctx, so)
 }
 
+// ParseExecutor reads by what means steps are to run; "auto" is the first that works.
+func ParseExecutor(s string) (sandbox.Mode, error) { return sandbox.ParseMode(s) }
+
 func emulateOptions(o Options) emulate.Options {
 	return emulate.Options{Emulators: o.Emulators, Path: o.Path, Mode: o.Emulation, Dir: o.EmulatorDir}
 }

@@ -268,7 +268,7 @@ func (a *applier) device(d dirHandle, base, name string, e *Entry) error {
 		kind = unix.S_IFBLK
 	}
 	dev := unix.Mkdev(uint32(e.Major), uint32(e.Minor))
-	if a.o.Ownership == OwnIDs && dev != 0 {
+	if a.o.Ownership == OwnIDs && dev != 0 && !a.o.NoDevices {
 		err := a.special(d, base, name, e, kind, dev)
 		if err != unix.EPERM {
 			return err

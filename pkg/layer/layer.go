@@ -35,6 +35,8 @@ type ApplyOptions struct {
 	// false deletes what they name, as for a directory that holds the whole chain. With Overlay the layer must
 	// stand for itself: what it needs from below ([Missing]) is to come before it ([WriteMembers]).
 	Overlay bool
+	// NoDevices has placeholders for devices, as where mknod is refused: nobody who is shown the tree can open them.
+	NoDevices bool
 	// Warn is told what could not be kept on disk, by name in the image; nil drops it.
 	Warn func(name, text string)
 }

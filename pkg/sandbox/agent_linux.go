@@ -77,6 +77,9 @@ type server struct {
 	tracing    bool              // emulators are put in by the tracer
 	hostProc   int               // where proc is refused: the /proc that we were started with
 	profile    []unix.SockFilter // of steps; nil: none can be
+	outside    int               // without namespaces: the root that steps are not below of
+	nofile     *unix.Rlimit      // likewise: what children of this program inherit
+	seizes     bool              // likewise: steps are traced, so that they end with this agent
 	supervised error             // single uid: why owners cannot be kept; nil: they can
 }
 
@@ -102,7 +105,7 @@ func (s *server) serve(ctx context.Context) error {
 		if err := s.codec.answer(agentFD, r); err != nil {
 			return err
 		}
-		if req.Op == opHello {
+		if req.Op == opHello && !s.mode.whole() {
 			go func() { _, _ = s.first() }() // while the parent thinks
 		}
 	}
@@ -120,6 +123,8 @@ func (s *server) handle(ctx context.Context, req request, fds []int) reply {
 		err = remove(req.Dir)
 	case req.Op == opProbe:
 		r.Rungs = s.selftest(req.Dir)
+	case req.Op == opRun && req.Step != nil && s.mode.whole():
+		r.Exit, err = s.runJail(req.Step, fds)
 	case req.Op == opRun && req.Step != nil:
 		r.Exit, err = s.run(ctx, req.Step, fds)
 	default:
@@ -148,6 +153,9 @@ func (s *server) hello(h *hello, r *reply) error {
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("%w: prctl(PR_SET_DUMPABLE): %w", ErrHost, err)
+	}
+	if s.mode.whole() {
+		return s.helloJail(h, r)
 	}
 	if s.mode != ModeSingle { // where setgroups is denied, the groups stay (as nobody's)
 		if err := unix.Setgroups(nil); err != nil {
@@ -267,9 +275,11 @@ func (s *server) unpack(ctx context.Context, req request, fd int) error {
 	}
 	tar := os.NewFile(uintptr(dup), "layer")
 	defer tar.Close()
-	return layer.Apply(ctx, req.Dir, tar, layer.ApplyOptions{
-		Ownership: s.ownership(), Limits: req.Limits, Overlay: true,
-	})
+	o := layer.ApplyOptions{Ownership: s.ownership(), Limits: req.Limits, Overlay: true}
+	if s.mode.whole() {
+		o.Overlay, o.NoDevices = false, true
+	}
+	return layer.Apply(ctx, req.Dir, tar, o)
 }
 
 func (s *server) ownership() layer.Ownership {

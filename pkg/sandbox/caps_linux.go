@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,10 +17,10 @@ var stepCaps = []uintptr{
 
 // limitCaps makes what the calling thread executes get stepCaps only. The thread itself keeps what it has: a
 // program that root executes gets inheritable and bounding set, not what its parent had.
-func limitCaps() error {
+func limitCaps(without ...uintptr) error {
 	keep := map[uintptr]bool{}
 	for _, c := range stepCaps {
-		keep[c] = true
+		keep[c] = !slices.Contains(without, c)
 	}
 	for c := uintptr(0); c < 64; c++ {
 		if keep[c] {

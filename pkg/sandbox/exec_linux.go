@@ -71,9 +71,16 @@ func (st *step) process() (*ExitError, error) {
 		return nil, fmt.Errorf("making a session keyring: %w", err)
 	}
 	if !st.Insecure {
-		if err := limitCaps(); err != nil {
+		var without []uintptr
+		if st.jail != nil {
+			without = notConfined
+		}
+		if err := limitCaps(without...); err != nil {
 			return nil, err
 		}
+	}
+	if st.jail != nil {
+		return st.confined(file, [3]uintptr(files))
 	}
 	return st.start(file, [3]uintptr(files))
 }

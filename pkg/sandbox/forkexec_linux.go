@@ -36,6 +36,7 @@ type forkAttr struct {
 	listen  []unix.SockFilter // a filter whose listener the parent gets
 	filter  []unix.SockFilter // another one
 	flags   uintptr           // of the listener's filter
+	confine *confinement      // nil: namespaces do that
 	// executed, when set, gets the outcome of the execve instead of the caller, who is its tracer and has to let it happen.
 	executed chan error
 	// ready is called while the child waits, with the listener's descriptor (-1 when it could not be had, and why).
@@ -87,6 +88,21 @@ func forkExec(file string, args, env []string, attr forkAttr) (pid int, err erro
 	if len(attr.profile) > 0 {
 		c.profile = &unix.SockFprog{Len: uint16(len(attr.profile)), Filter: &attr.profile[0]}
 	}
+	sock := -1 // our end of where a listener comes from
+	if attr.confine != nil {
+		c.confine = true
+		c.landlock, c.capHeader, c.caps = uintptr(attr.confine.landlock), attr.confine.header, attr.confine.caps
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			unix.Close(said[1])
+			unix.Close(told[0])
+			return 0, err
+		}
+		sock, c.sock = pair[0], uintptr(pair[1])
+		defer unix.Close(pair[0])
+		defer unix.Close(pair[1])
+		c.carry()
+	}
 	if len(attr.listen) > 0 {
 		c.listen = &unix.SockFprog{Len: uint16(len(attr.listen)), Filter: &attr.listen[0]}
 	}
@@ -102,7 +118,7 @@ func forkExec(file string, args, env []string, attr forkAttr) (pid int, err erro
 	if errno != 0 {
 		return 0, errno
 	}
-	if err := attr.handshake(pid, said[0], told[1]); err != nil {
+	if err := attr.handshake(pid, said[0], told[1], sock); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		for {
 			if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
@@ -116,7 +132,7 @@ func forkExec(file string, args, env []string, attr forkAttr) (pid int, err erro
 }
 
 // handshake hears how far the child came: its listener, then nothing (it executed) or an error.
-func (a *forkAttr) handshake(pid, said, told int) error {
+func (a *forkAttr) handshake(pid, said, told, sock int) error {
 	listener, errno, err := hear(said)
 	if err != nil {
 		return err
@@ -124,7 +140,12 @@ func (a *forkAttr) handshake(pid, said, told int) error {
 	if a.ready != nil {
 		fd := -1
 		if errno == 0 && listener >= 0 {
-			if fd, err = descriptorOf(pid, listener); err != nil {
+			if sock >= 0 {
+				fd, err = carried(sock)
+			} else {
+				fd, err = descriptorOf(pid, listener)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -199,6 +220,12 @@ type forkChild struct {
 	groups         uintptr
 	list           *uint32
 	flags          uintptr
+	confine        bool // the following count
+	landlock       uintptr
+	capHeader      *unix.CapUserHeader
+	caps           *[2]unix.CapUserData
+	sock           uintptr
+	rights         rightsMessage
 	said, told     uintptr
 	msg            int64
 	ack            [1]byte
@@ -229,6 +256,23 @@ func (c *forkChild) fork() (int, syscall.Errno) {
 			goto fail
 		}
 	}
+	if c.confine {
+		// Nobody may trace a copy of the agent, which its tracer has to.
+		if _, _, errno = syscall.RawSyscall6(syscall.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1, 0, 0, 0, 0); errno != 0 {
+			goto fail
+		}
+		if _, _, errno = syscall.RawSyscall6(syscall.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+			goto fail
+		}
+		if c.landlock != 0 {
+			if _, _, errno = syscall.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, c.landlock, 0, 0); errno != 0 {
+				goto fail
+			}
+		}
+		if _, _, errno = syscall.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(c.capHeader)), uintptr(unsafe.Pointer(c.caps)), 0); errno != 0 {
+			goto fail
+		}
+	}
 	if c.profile != nil {
 		if _, _, errno = syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(c.profile))); errno != 0 {
 			goto fail
@@ -255,6 +299,12 @@ func (c *forkChild) fork() (int, syscall.Errno) {
 		c.msg = int64(fd) + 1
 		if errno != 0 {
 			c.msg = -int64(errno) - 1
+		} else if c.confine {
+			c.rights.fd = int32(fd)
+			if _, _, errno = syscall.RawSyscall(syscall.SYS_SENDMSG, c.sock, uintptr(unsafe.Pointer(&c.rights.msg)), unix.MSG_NOSIGNAL); errno != 0 {
+				goto fail
+			}
+			syscall.RawSyscall(syscall.SYS_CLOSE, fd, 0, 0)
 		}
 	}
 	syscall.RawSyscall(syscall.SYS_WRITE, c.said, uintptr(unsafe.Pointer(&c.msg)), 8)

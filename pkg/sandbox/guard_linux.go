@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"strconv"
 	"sync"
@@ -33,6 +34,8 @@ const (
 // guard watches one running step.
 type guard struct {
 	st     *step
+	pid    int   // of its first process
+	before int64 // bytes of the tree that it may change in place
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 	limit  string // what the step went over; read it after wait
@@ -76,7 +79,7 @@ func (st *step) watch(pid int) (*guard, error) {
 		return nil, nil
 	}
 	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // ends with the step, by stop
-	g := &guard{st: st, cancel: cancel}
+	g := &guard{st: st, pid: pid, cancel: cancel}
 	if st.ctl >= 0 {
 		proc, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
@@ -84,6 +87,9 @@ func (st *step) watch(pid int) (*guard, error) {
 			return nil, fmt.Errorf("%w: pidfd_open: %w", ErrHost, err)
 		}
 		g.wait.Go(func() { g.listen(proc) })
+	}
+	if st.jail != nil && r.Disk > 0 {
+		g.before = g.blocks(ctx, math.MaxInt64)
 	}
 	if r.Timeout > 0 || r.Memory > 0 || r.PIDs > 0 || r.Disk > 0 {
 		start := time.Now() //nolint:forbidigo // how long it runs is of no output
@@ -153,30 +159,29 @@ func (g *guard) run(ctx context.Context, start time.Time) {
 				continue
 			}
 			g.limit = limit
-			_ = g.st.first.killAll() // its end is seen by who waits for the step
+			g.end()
 			return
 		}
 	}
 }
 
+// end kills the step; its end is seen by who waits for it.
+func (g *guard) end() {
+	if g.st.jail != nil {
+		_ = unix.Kill(g.pid, unix.SIGKILL) // the rest ends with it
+		return
+	}
+	_ = g.st.first.killAll()
+}
+
 // usage sums up what the step's processes use: tasks, and memory that is theirs alone or of their shared mappings.
 func (g *guard) usage(r Resources) string {
-	if !g.st.first.proc {
-		return "" // the host's /proc shows more than the step
-	}
-	dir, err := os.ReadDir(firstproc.HoldDir)
+	statuses, err := g.statuses()
 	if err != nil {
 		return ""
 	}
 	var tasks, memory int64
-	for _, e := range dir {
-		if pid, err := strconv.Atoi(e.Name()); err != nil || pid == 1 {
-			continue
-		}
-		status, err := os.ReadFile(firstproc.HoldDir + "/" + e.Name() + "/status")
-		if err != nil {
-			continue // it ended
-		}
+	for _, status := range statuses {
 		tasks += max(field(status, "Threads:"), 1)
 		memory += (field(status, "RssAnon:") + field(status, "RssShmem:")) << 10
 	}
@@ -187,6 +192,30 @@ func (g *guard) usage(r Resources) string {
 		return fmt.Sprintf("out of memory: it used more than %s (--memory)", sizeText(r.Memory))
 	}
 	return ""
+}
+
+// statuses are those of the step's processes, as /proc/PID/status has them.
+func (g *guard) statuses() ([][]byte, error) {
+	if g.st.jail != nil {
+		return family(g.st.srv.hostProc)
+	}
+	if !g.st.first.proc {
+		return nil, nil // the host's /proc shows more than the step
+	}
+	dir, err := os.ReadDir(firstproc.HoldDir)
+	if err != nil {
+		return nil, err
+	}
+	var out [][]byte
+	for _, e := range dir {
+		if pid, err := strconv.Atoi(e.Name()); err != nil || pid == 1 {
+			continue
+		}
+		if status, err := os.ReadFile(firstproc.HoldDir + "/" + e.Name() + "/status"); err == nil { // else it ended
+			out = append(out, status)
+		}
+	}
+	return out, nil
 }
 
 // field is the number after a key in /proc/PID/status, 0 without one.
@@ -209,12 +238,19 @@ func field(status []byte, key string) int64 {
 // disk adds up the blocks of what the step added to its rootfs. The tree changes under it and may be made to mislead: it
 // is never left, and what cannot be read counts nothing.
 func (g *guard) disk(ctx context.Context, most int64) string {
-	root, err := os.OpenRoot(g.st.upper)
-	if err != nil {
+	if g.blocks(ctx, most+g.before)-g.before <= most {
 		return ""
 	}
+	return fmt.Sprintf("out of disk: it wrote more than %s into its root file system (--disk)", sizeText(most))
+}
+
+// blocks adds up to a little more than most bytes.
+func (g *guard) blocks(ctx context.Context, most int64) (used int64) {
+	root, err := os.OpenRoot(g.st.upper)
+	if err != nil {
+		return 0
+	}
 	defer root.Close()
-	var used int64
 	_ = fs.WalkDir(root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
 			return fs.SkipAll
@@ -234,10 +270,7 @@ func (g *guard) disk(ctx context.Context, most int64) string {
 		}
 		return nil
 	})
-	if used <= most {
-		return ""
-	}
-	return fmt.Sprintf("out of disk: it wrote more than %s into its root file system (--disk)", sizeText(most))
+	return used
 }
 
 // fullBelow is how little is left on a file system that a step has filled.

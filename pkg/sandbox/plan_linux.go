@@ -27,7 +27,7 @@ type plan struct {
 func choosePlans(o Options) ([]plan, error) {
 	var plans []plan
 	var errs []error
-	for _, mode := range []Mode{ModeRoot, ModeRanges, ModeSingle} {
+	for _, mode := range []Mode{ModeRoot, ModeRanges, ModeSingle, ModeChroot} {
 		if o.Mode != "" && o.Mode != mode {
 			continue
 		}
@@ -42,7 +42,7 @@ func choosePlans(o Options) ([]plan, error) {
 		return plans, nil
 	}
 	if len(errs) == 0 {
-		return nil, fmt.Errorf("mode %q: %w: there are root, ranges and single", o.Mode, errors.ErrUnsupported)
+		return nil, fmt.Errorf("mode %q: %w: there are root, ranges, single and chroot", o.Mode, errors.ErrUnsupported)
 	}
 	return nil, errors.Join(errs...)
 }
@@ -60,8 +60,23 @@ func newPlan(mode Mode, o Options) (plan, error) {
 			uids: []span{{0, int64(os.Geteuid()), 1}},
 			gids: []span{{0, int64(os.Getegid()), 1}},
 		}, nil
+	case ModeChroot:
+		if os.Geteuid() != 0 {
+			return plan{}, fmt.Errorf("%w: chroot is for root only", ErrHost)
+		}
+		uids, gids, err := ownMaps()
+		return plan{mode: ModeChroot, uids: uids, gids: gids}, err
 	}
-	return plan{}, fmt.Errorf("%w: there are root, ranges and single", errors.ErrUnsupported)
+	return plan{}, fmt.Errorf("%w: there are root, ranges, single and chroot", errors.ErrUnsupported)
+}
+
+// ownMaps are the ids of this process's user namespace.
+func ownMaps() (uids, gids []span, err error) {
+	if uids, err = ownMap("uid"); err != nil {
+		return nil, nil, err
+	}
+	gids, err = ownMap("gid")
+	return uids, gids, err
 }
 
 // rootPlan maps every id this process has to itself.
@@ -69,11 +84,7 @@ func rootPlan() (plan, error) {
 	if os.Geteuid() != 0 {
 		return plan{}, fmt.Errorf("%w: only root's ids can be mapped without help", ErrHost)
 	}
-	uids, err := ownMap("uid")
-	if err != nil {
-		return plan{}, err
-	}
-	gids, err := ownMap("gid")
+	uids, gids, err := ownMaps()
 	if err != nil {
 		return plan{}, err
 	}

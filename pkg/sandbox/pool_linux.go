@@ -243,7 +243,14 @@ func (p *Pool) Run(ctx context.Context, s Step) error {
 		return err
 	}
 	ws.Ownership = p.Ownership()
+	if p.Whole() {
+		return p.runWhole(ctx, s, ws)
+	}
+	return p.run(ctx, s, ws)
+}
 
+// run has an agent do a step. Its layer goes to s.Diff, unless ws says that there is none.
+func (p *Pool) run(ctx context.Context, s Step, ws *wireStep) error {
 	streams := make([]*stream, 0, 3)
 	var fds []int
 	feeding := func() {}
@@ -258,7 +265,7 @@ func (p *Pool) Run(ctx context.Context, s Step) error {
 	}
 	defer con.close()
 	for i, w := range []io.Writer{s.Stdout, s.Stderr, s.Diff} {
-		if w == nil || s.Terminal && i < 2 {
+		if w == nil || s.Terminal && i < 2 || i == 2 && !ws.Diff {
 			continue
 		}
 		st, err := newStream(w, i == 2)

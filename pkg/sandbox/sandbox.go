@@ -44,11 +44,28 @@ const (
 	ModeRoot   Mode = "root"   // own user namespace with root's ids mapped one to one
 	ModeRanges Mode = "ranges" // /etc/subuid by newuidmap
 	ModeSingle Mode = "single" // one uid; other owners in xattrs
+	// ModeChroot has no namespaces: root of a container that refuses them. A rootfs is a whole tree that a step changes in
+	// place (Step.Tree), and Unpack lays layers over each other.
+	ModeChroot Mode = "chroot"
 )
+
+// ParseMode reads a mode; "auto" is "".
+func ParseMode(s string) (Mode, error) {
+	switch m := Mode(s); m {
+	case "", ModeRoot, ModeRanges, ModeSingle, ModeChroot:
+		return m, nil
+	case "auto":
+		return "", nil
+	}
+	return "", fmt.Errorf("%w: executor %q: there are auto, root, ranges, single and chroot", errors.ErrUnsupported, s)
+}
+
+// whole says that a mode works on whole trees.
+func (m Mode) whole() bool { return m == ModeChroot }
 
 // Options tunes a pool. The zero value is the recommended one.
 type Options struct {
-	Mode     Mode // "" probes: root, ranges, single
+	Mode     Mode // "" probes: root, ranges, single, chroot
 	Handlers []emulate.Handler
 
 	Emulation emulate.Mode // "" takes the first rung that works
@@ -60,8 +77,13 @@ type Options struct {
 
 // Step is one process to run in a rootfs made of directories.
 type Step struct {
-	Lowers    []string // top first; none is an empty rootfs
-	Scratch   string   // existing empty directory of the caller for upper and work; on the snapshots' file system
+	Lowers []string // top first; none is an empty rootfs
+	// Tree is the rootfs where there are no namespaces ([Pool.Whole]), instead of Lowers: a directory that is the step's alone, on the
+	// file system of Scratch. After the step it is what the step made of it; after an error it is of no use.
+	Tree string
+	// Content opens a file of Tree as its layers have it; without it, more counts as changed than need be.
+	Content   func(name string) (io.ReadCloser, error)
+	Scratch   string // existing empty directory of the caller for upper and work; on the snapshots' file system
 	Args      []string
 	Env       []string // complete
 	Cwd       string   // made when missing
@@ -90,7 +112,7 @@ type Step struct {
 	// Diff receives the layer's tar after the process ended with 0; nil: none wanted.
 	Diff  io.Writer
 	Clamp *time.Time
-	Keep  string // when set, the upper directory is moved here as a new overlay lower after the diff
+	Keep  string // when set, the upper directory (or Tree) is moved here after the diff
 	// KeepFailed does that for a process that failed, too: nothing was diffed then.
 	KeepFailed bool
 }
@@ -151,6 +173,7 @@ type Mount struct {
 	Lowers   []string // overlay: top first
 	Sub      string   // overlay: path inside
 	ReadOnly bool
+	Movable  bool // dir: it is the caller's own, on the file system of Scratch, and may be moved where nothing can be mounted
 	Size     int64
 	Mode     uint32
 	UID, GID int

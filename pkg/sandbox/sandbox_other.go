@@ -33,6 +33,12 @@ func (p *Pool) Mode() Mode { return "" }
 // Ownership is "".
 func (p *Pool) Ownership() layer.Ownership { return "" }
 
+// Whole is false.
+func (p *Pool) Whole() bool { return false }
+
+// Notice is "".
+func (p *Pool) Notice() string { return "" }
+
 // SnapshotKey is "".
 func (p *Pool) SnapshotKey() string { return "" }
 

@@ -166,7 +166,9 @@ func (pl plan) spawn(ctx context.Context, exe *os.File) (*agent, error) {
 	// The process that Go forks is mapped by its number here. Where /proc has other numbers (a pid namespace without a
 	// /proc of its own) that would be another process: it is mapped afterwards, by the number that /proc has for it.
 	apart := !sameProc()
-	if pl.uidTool == "" && !apart {
+	if pl.mode.whole() {
+		attr.Cloneflags, apart = 0, false
+	} else if pl.uidTool == "" && !apart {
 		attr.UidMappings, attr.GidMappings = sysMap(pl.uids), sysMap(pl.gids)
 		attr.GidMappingsEnableSetgroups = pl.mode == ModeRoot
 	} else {

@@ -29,6 +29,7 @@ type step struct {
 	stage string
 	tree  *tree
 	first *initProc
+	jail  *jail       // without namespaces; else nil
 	super *supervisor // single uid: who keeps owners; nil: nobody
 }
 
@@ -42,23 +43,13 @@ type ended struct {
 // run does a whole step: set up, process, clean-up, layer.
 func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, error) {
 	st := &step{wireStep: w, srv: s, in: -1, out: [2]int{-1, -1}, ctl: -1, group: -1, upper: filepath.Join(w.Scratch, "upper")}
-	diffFD := -1
-	for _, f := range []struct {
-		on bool
-		to *int
-	}{{w.Stdout, &st.out[0]}, {w.Stderr, &st.out[1]}, {w.Diff, &diffFD}, {w.Stdin, &st.in}, {w.Control, &st.ctl}, {w.Cgroup, &st.group}} {
-		if !f.on {
-			continue
-		}
-		if len(fds) == 0 {
-			return nil, errors.New("sandbox: descriptors are missing")
-		}
-		*f.to, fds = fds[0], fds[1:]
+	diffFD, err := st.descriptors(fds)
+	if err != nil {
+		return nil, err
 	}
 	if err := st.directories(); err != nil {
 		return nil, err
 	}
-	var err error
 	if st.first, err = s.first(); err != nil {
 		return nil, err
 	}
@@ -113,6 +104,24 @@ func (st *step) keep() error {
 		return fmt.Errorf("keeping the snapshot: %w", err)
 	}
 	return nil
+}
+
+// descriptors takes those that came with a step, and returns the one that its layer goes to.
+func (st *step) descriptors(fds []int) (diffFD int, err error) {
+	diffFD = -1
+	for _, f := range []struct {
+		on bool
+		to *int
+	}{{st.Stdout, &st.out[0]}, {st.Stderr, &st.out[1]}, {st.Diff, &diffFD}, {st.wireStep.Stdin, &st.in}, {st.Control, &st.ctl}, {st.Cgroup, &st.group}} {
+		if !f.on {
+			continue
+		}
+		if len(fds) == 0 {
+			return -1, errors.New("sandbox: descriptors are missing")
+		}
+		*f.to, fds = fds[0], fds[1:]
+	}
+	return diffFD, nil
 }
 
 // directories makes what an overlay needs. The upper directory is the root of the merged tree, so it looks like the one below.

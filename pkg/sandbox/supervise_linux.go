@@ -51,6 +51,8 @@ type supervisor struct {
 	work   chan func()         // for serve, which owns a thread of the agent's
 	wake   int                 // eventfd for it
 	done   chan struct{}
+	mem    memory // nil: vmMemory
+	jail   *jail  // of a step without namespaces; else nil
 
 	tasks  taskCreds
 	owners owners

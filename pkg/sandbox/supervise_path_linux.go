@@ -55,7 +55,7 @@ const pathOnly = unix.O_PATH | unix.O_CLOEXEC
 // file opens what a call is about.
 func (s *supervisor) file(c *call) (*file, error) {
 	if c.fd >= 0 {
-		return opened(unix.Openat(s.proc, c.fdPath(c.fd), pathOnly, 0))
+		return opened(s.openOf(c, c.fdPath(c.fd)))
 	}
 	nofollow, empty := c.nofollow, false
 	if c.flags >= 0 {
@@ -84,7 +84,7 @@ func (s *supervisor) named(c *call, dir, path int, nofollow, empty bool) (*file,
 		if !empty {
 			return nil, errNotOurs
 		}
-		return opened(unix.Openat(s.proc, c.base(dir), pathOnly, 0))
+		return opened(s.openOf(c, c.base(dir)))
 	}
 	name, err := s.readString(c, c.args[path], unix.PathMax)
 	if err != nil {
@@ -94,7 +94,7 @@ func (s *supervisor) named(c *call, dir, path int, nofollow, empty bool) (*file,
 		if !empty {
 			return nil, errNotOurs
 		}
-		return opened(unix.Openat(s.proc, c.base(dir), pathOnly, 0))
+		return opened(s.openOf(c, c.base(dir)))
 	}
 	flags := uint64(pathOnly)
 	if nofollow {
@@ -106,6 +106,9 @@ func (s *supervisor) named(c *call, dir, path int, nofollow, empty bool) (*file,
 // resolve opens a name as the task would: from its directory, below its root, with its mounts. Magic links are left to
 // the kernel.
 func (s *supervisor) resolve(c *call, dir int, name string, flags uint64) (int, error) {
+	if s.jail != nil {
+		return s.jail.resolve(s, c, dir, name, flags)
+	}
 	start, how := c.tid+"/root", unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	if !strings.HasPrefix(name, "/") {
 		start, how.Resolve = c.base(dir), unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS
@@ -208,9 +211,10 @@ func readlinkAt(dir int, name string) (string, error) {
 // readString reads a string of at most limit bytes with its end out of the task's memory.
 func (s *supervisor) readString(c *call, addr uint64, limit int) (string, error) {
 	buf := make([]byte, 0, 256)
+	piece := s.memory().piece()
 	for len(buf) < limit {
 		// Up to the end of the page: the next one may not be there.
-		part := make([]byte, min(4096-int(addr%4096), limit-len(buf)))
+		part := make([]byte, min(piece-int(addr%uint64(piece)), limit-len(buf)))
 		if err := s.readMemory(c, addr, part); err != nil {
 			return "", err
 		}
@@ -224,20 +228,7 @@ func (s *supervisor) readString(c *call, addr uint64, limit int) (string, error)
 }
 
 func (s *supervisor) readMemory(c *call, addr uint64, b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	local := []unix.Iovec{{Base: &b[0]}}
-	local[0].SetLen(len(b))
-	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}
-	n, err := unix.ProcessVMReadv(int(c.n.pid), local, remote, 0)
-	if err != nil {
-		return err
-	}
-	if n != len(b) {
-		return unix.EFAULT
-	}
-	return nil
+	return s.memory().read(int(c.n.pid), addr, b)
 }
 
 // writeMemory writes into the task's memory, as long as it is the task that asked.
@@ -245,18 +236,12 @@ func (s *supervisor) writeMemory(c *call, addr uint64, b []byte) error {
 	if !s.alive(c) {
 		return unix.ESRCH
 	}
-	if len(b) == 0 {
-		return nil
+	return s.memory().write(int(c.n.pid), addr, b)
+}
+
+func (s *supervisor) memory() memory {
+	if s.mem != nil {
+		return s.mem
 	}
-	local := []unix.Iovec{{Base: &b[0]}}
-	local[0].SetLen(len(b))
-	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}
-	n, err := unix.ProcessVMWritev(int(c.n.pid), local, remote, 0)
-	if err != nil {
-		return err
-	}
-	if n != len(b) {
-		return unix.EFAULT
-	}
-	return nil
+	return vmMemory{}
 }

@@ -81,6 +81,11 @@ func (st *step) start(file string, files [3]uintptr) (*ExitError, error) {
 	if err != nil {
 		return nil, err
 	}
+	return st.outcomeWithin(status, limit), nil
+}
+
+// outcomeWithin is outcome, with what the step was ended for when a limit did it.
+func (st *step) outcomeWithin(status unix.WaitStatus, limit string) *ExitError {
 	exit := st.outcome(status)
 	switch {
 	case exit == nil:
@@ -89,7 +94,7 @@ func (st *step) start(file string, files [3]uintptr) (*ExitError, error) {
 	case st.Resources.Disk > 0 && exit.Signal == "SIGXFSZ":
 		exit.Limit = fmt.Sprintf("out of disk: a file grew larger than %s (--disk)", sizeText(st.Resources.Disk))
 	}
-	return exit, nil
+	return exit
 }
 
 // trySupervisor does once what every step will need: a listener (there is one at most in a chain of filters), reading and

@@ -32,3 +32,12 @@ func amd64ABI() abi {
 	}.calls()...)
 	return abi{arch: unix.AUDIT_ARCH_X86_64, calls: calls, deny: []uint32{unix.SYS_IO_URING_SETUP}}
 }
+
+// confinedTables are what a confined step's filter is about (arch/x86/entry/syscalls).
+var confinedTables = []confinedCalls{
+	{
+		arch: unix.AUDIT_ARCH_X86_64, socket: unix.SYS_SOCKET, clone: unix.SYS_CLONE, clone3: unix.SYS_CLONE3, uringUp: unix.SYS_IO_URING_SETUP,
+		execve: unix.SYS_EXECVE, execveat: unix.SYS_EXECVEAT, x32: true,
+	},
+	{arch: unix.AUDIT_ARCH_I386, socket: 359, socketcall: 102, clone: 120, clone3: 435, uringUp: 425},
+}

@@ -12,3 +12,9 @@ var hostABIs = []abi{
 		renameat: 329, renameat2: 382, execveat: 387,
 	}, stat64arm),
 }
+
+// confinedTables are what a confined step's filter is about.
+var confinedTables = []confinedCalls{
+	{arch: unix.AUDIT_ARCH_AARCH64, socket: unix.SYS_SOCKET, clone: unix.SYS_CLONE, clone3: unix.SYS_CLONE3, uringUp: unix.SYS_IO_URING_SETUP},
+	{arch: unix.AUDIT_ARCH_ARM, socket: 281, socketcall: 102, clone: 120, clone3: 435, uringUp: 425},
+}

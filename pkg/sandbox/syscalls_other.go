@@ -4,3 +4,6 @@ package sandbox
 
 // hostABIs is empty where the table is not known: a single uid then keeps no owner but root.
 var hostABIs []abi
+
+// confinedTables is empty too: steps are not confined without namespaces there.
+var confinedTables []confinedCalls

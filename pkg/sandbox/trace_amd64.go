@@ -38,6 +38,12 @@ func (r *regs) callMmap(size uint64) {
 	r.R10, r.R8, r.R9 = unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uint64(0), 0
 }
 
+// callUnlock makes it one that lets a tracer read the task's memory.
+func (r *regs) callUnlock() {
+	r.Orig_rax = unix.SYS_PRCTL
+	r.Rdi, r.Rsi = unix.PR_SET_DUMPABLE, 1
+}
+
 // again makes the task make its call once more: the instruction is two bytes long.
 func (r *regs) again() {
 	r.Rip -= 2

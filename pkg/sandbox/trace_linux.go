@@ -39,14 +39,18 @@ type tracer struct {
 	emulators []emulator
 	super     *supervisor // nil: ids are real
 	pending   map[int]*rewrite
+	unlocked  map[int]bool // tasks whose memory was made readable for the execve that they are at
 }
 
-// rewrite is an execve that waits for its task to have mapped memory.
+// rewrite is an execve that waits for its task to have mapped memory, or to have let it be read.
 type rewrite struct {
-	regs regs
-	path string
-	argv []string // the emulator's, then the strings that replace the first of the task's
-	keep uint64   // address of the task's further arguments
+	unlock bool
+	at     uint64 // where its path was written to
+	given  bool   // there is no place to write to: the call is made as it was
+	regs   regs
+	path   string
+	argv   []string // the emulator's, then the strings that replace the first of the task's
+	keep   uint64   // address of the task's further arguments
 }
 
 // traceProgram stops execve and execveat of this machine's table for the tracer.
@@ -154,13 +158,17 @@ func (t *tracer) stopped(pid int, ws unix.WaitStatus) {
 
 // exec looks at an execve. It says whether the task now makes another call first.
 func (t *tracer) exec(pid int) bool {
-	if t.pending[pid] != nil { // the second time, with everything in place
-		delete(t.pending, pid)
-		return false
-	}
 	var r regs
 	if r.get(pid) != nil {
 		return false
+	}
+	if w := t.pending[pid]; w != nil {
+		delete(t.pending, pid)
+		// The second time, with everything in place: unless a signal came between, whose handler had the call made anew
+		// (qemu's does).
+		if w.given || w.at == r.args()[0] || w.at == r.args()[1] {
+			return false
+		}
 	}
 	n := &notif{pid: uint32(pid), nr: int32(r.nr()), arch: hostABIs[0].arch, args: r.args()}
 	sc, ok := callOf(n)
@@ -171,17 +179,38 @@ func (t *tracer) exec(pid int) bool {
 	if t.super != nil {
 		t.super.onServer(func() { t.super.exec(c) })
 	}
-	w, err := t.plan(c)
-	if err != nil || w == nil {
-		return false // the kernel says what is wrong with it
+	var w *rewrite
+	if t.locked(c) {
+		w = &rewrite{unlock: true, regs: r}
+		r.callUnlock()
+	} else {
+		var err error
+		if w, err = t.plan(c); err != nil || w == nil {
+			return false // the kernel says what is wrong with it
+		}
+		w.regs = r
+		r.callMmap(w.size())
 	}
-	w.regs = r
-	r.callMmap(w.size())
 	if r.set(pid) != nil {
 		return false
 	}
 	t.pending[pid] = w
 	return true
+}
+
+// locked reports whether the memory of a task cannot be read, because it changed its ids and has executed nothing since: that
+// hides it from a tracer without CAP_SYS_PTRACE. Its next program is not hidden, so there is nothing that the task gives away.
+func (t *tracer) locked(c *call) bool {
+	if t.files.jail == nil {
+		return false
+	}
+	pid := int(c.n.pid)
+	if t.unlocked[pid] {
+		delete(t.unlocked, pid)
+		return false
+	}
+	var b [1]byte
+	return errors.Is(t.files.readMemory(c, c.args[c.path], b[:]), unix.EIO)
 }
 
 // mapped handles the stops of the call that was put in; it says whether the task can go on by itself.
@@ -196,13 +225,23 @@ func (t *tracer) mapped(pid int) bool {
 	}
 	addr, next := r.result(), w.regs
 	next.again()
-	if addr > ^uint64(4095) { // the call failed: so does the execve, as it was
+	if w.unlock {
+		delete(t.pending, pid)
+		t.unlocked[pid] = true
 		_ = next.set(pid)
 		return true
 	}
-	path, argv, err := w.write(pid, addr)
+	if addr > ^uint64(4095) { // the call failed: so does the execve, as it was
+		w.given = true
+		_ = next.set(pid)
+		return true
+	}
+	path, argv, err := w.write(t.files.memory(), pid, addr)
 	if err == nil {
 		next.setExec(path, argv)
+		w.at = path
+	} else {
+		w.given = true
 	}
 	_ = next.set(pid)
 	return true
@@ -213,6 +252,9 @@ func (t *tracer) plan(c *call) (*rewrite, error) {
 	argvAt := c.args[1]
 	if c.dir >= 0 {
 		argvAt = c.args[2]
+	}
+	if target, ok := t.ownExe(c); ok {
+		return &rewrite{path: target, keep: argvAt}, nil
 	}
 	f, err := t.files.file(c)
 	if err != nil {
@@ -341,7 +383,7 @@ func (w *rewrite) size() uint64 {
 const maxArgs = 1 << 17
 
 // write puts the new path and arguments into the task's memory at addr.
-func (w *rewrite) write(pid int, addr uint64) (path, argv uint64, err error) {
+func (w *rewrite) write(m memory, pid int, addr uint64) (path, argv uint64, err error) {
 	var strs []byte
 	var ptrs []uint64
 	add := func(s string) uint64 {
@@ -355,7 +397,7 @@ func (w *rewrite) write(pid int, addr uint64) (path, argv uint64, err error) {
 	}
 	for at := w.keep; at != 0 && len(ptrs) < maxArgs; at += 8 {
 		var b [8]byte
-		if err := peek(pid, at, b[:]); err != nil {
+		if err := m.read(pid, at, b[:]); err != nil {
 			return 0, 0, err
 		}
 		p := binary.NativeEndian.Uint64(b[:])
@@ -372,27 +414,7 @@ func (w *rewrite) write(pid int, addr uint64) (path, argv uint64, err error) {
 	for _, p := range ptrs {
 		strs = binary.NativeEndian.AppendUint64(strs, p)
 	}
-	return path, argv, poke(pid, addr, strs)
-}
-
-func peek(pid int, addr uint64, b []byte) error {
-	local := []unix.Iovec{{Base: &b[0]}}
-	local[0].SetLen(len(b))
-	n, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
-	if err == nil && n != len(b) {
-		err = unix.EFAULT
-	}
-	return err
-}
-
-func poke(pid int, addr uint64, b []byte) error {
-	local := []unix.Iovec{{Base: &b[0]}}
-	local[0].SetLen(len(b))
-	n, err := unix.ProcessVMWritev(pid, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
-	if err == nil && n != len(b) {
-		err = unix.EFAULT
-	}
-	return err
+	return path, argv, m.write(pid, addr, strs)
 }
 
 // newTracer makes one for a step.
@@ -416,12 +438,12 @@ func tryTracer() error {
 		return fmt.Errorf("%w: ptrace emulation is not there for this machine", ErrHost)
 	}
 	done := make(chan error, 1)
-	go func() { done <- traceChild() }()
+	go func() { done <- traceChild(nil, traceProgram()) }()
 	return <-done
 }
 
 // traceChild seizes a child and lets it execute something that is not there.
-func traceChild() error {
+func traceChild(confine *confinement, filter []unix.SockFilter) error {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("%w: /dev/null: %w", ErrHost, err)
@@ -430,7 +452,7 @@ func traceChild() error {
 	fd := uintptr(null)
 	runtime.LockOSThread() // never unlocked: it is the tracer of the child
 	_, err = forkExec("/nonexistent/manifestctl", []string{"probe"}, nil, forkAttr{
-		files: [3]uintptr{fd, fd, fd}, filter: traceProgram(),
+		files: [3]uintptr{fd, fd, fd}, filter: filter, confine: confine,
 		ready: func(pid, _ int, _ syscall.Errno) error {
 			t := &tracer{}
 			if err := t.seize(pid); err != nil {
@@ -446,3 +468,12 @@ func traceChild() error {
 }
 
 var errProbed = errors.New("the probe went well")
+
+// tryJailTracer does once what seizing a confined step will need.
+func tryJailTracer() error {
+	done := make(chan error, 1)
+	go func() {
+		done <- traceChild(&confinement{header: &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, caps: &[2]unix.CapUserData{}}, nil)
+	}()
+	return <-done
+}

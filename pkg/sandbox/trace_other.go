@@ -16,5 +16,6 @@ func (r *regs) args() [6]uint64        { return [6]uint64{} }
 func (r *regs) result() uint64         { return 0 }
 func (r *regs) atEntry() bool          { return false }
 func (r *regs) callMmap(uint64)        {}
+func (r *regs) callUnlock()            {}
 func (r *regs) again()                 {}
 func (r *regs) setExec(uint64, uint64) {}

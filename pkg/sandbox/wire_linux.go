@@ -50,6 +50,7 @@ type hello struct {
 // wireStep is a Step without its writers. Which of them exist is told by the booleans; their descriptors come in this order.
 type wireStep struct {
 	Lowers     []string
+	Tree       string
 	Scratch    string
 	Args       []string
 	Env        []string
@@ -222,6 +223,9 @@ func (s *Step) wire() (*wireStep, error) {
 		return a
 	}
 	w.Scratch = abs(s.Scratch)
+	if s.Tree != "" {
+		w.Tree = abs(s.Tree)
+	}
 	if s.Keep != "" {
 		w.Keep = abs(s.Keep)
 	}

@@ -30,7 +30,11 @@ const lockRetry = 20 * time.Millisecond
 // that nobody else uses now.
 func (s *snapshots) cacheDir(ctx context.Context, m graph.Mount, inputs []solve.Result) (dir string, unlock func(), err error) {
 	base := s.cacheBase(m.ID)
-	switch m.Sharing {
+	sharing := m.Sharing
+	if sharing != "private" && s.pool.Whole() {
+		sharing = "locked" // it is moved into the one tree that uses it
+	}
+	switch sharing {
 	case "", "shared":
 		unlock, err := s.makeCache(ctx, base, m, inputs)
 		return base, unlock, err

@@ -29,6 +29,13 @@ func (w *Worker) mounts(ctx context.Context, step *sandbox.Step, op graph.Exec, 
 		}
 		switch m.Type {
 		case graph.MountBind:
+			if w.pool.Whole() {
+				out.Kind, out.Movable = sandbox.MountDir, true
+				if out.Source, err = w.trees.copied(ctx, m.Source, mountInput(inputs, m)); err != nil {
+					return nil, fmt.Errorf("bind mount at %s: %w", m.Target, err)
+				}
+				break
+			}
 			out.Kind, out.Sub, out.ReadOnly = sandbox.MountOverlay, m.Source, !m.Writable
 			if out.Lowers, err = w.trees.lowers(ctx, mountInput(inputs, m).Layers); err != nil {
 				return nil, err
@@ -41,7 +48,7 @@ func (w *Worker) mounts(ctx context.Context, step *sandbox.Step, op graph.Exec, 
 				return nil, err
 			}
 			held = append(held, unlock)
-			out.Kind, out.Source, out.ReadOnly = sandbox.MountDir, dir, m.ReadOnly
+			out.Kind, out.Source, out.ReadOnly, out.Movable = sandbox.MountDir, dir, m.ReadOnly, true
 		case graph.MountSSH:
 			socket, closeSocket, err := w.agentSocket(m)
 			if err != nil {

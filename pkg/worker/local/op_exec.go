@@ -66,7 +66,7 @@ func (w *Worker) pathDigest(ctx context.Context, r solve.Result, path string) (d
 }
 
 // exec runs a process on the rootfs of inputs[0] and commits what it changed.
-func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, inputs []solve.Result) (solve.Result, error) {
+func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, inputs []solve.Result) (_ solve.Result, err error) {
 	pool, err := w.sandbox(ctx)
 	if err != nil {
 		return solve.Result{}, err
@@ -75,12 +75,8 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 		return solve.Result{}, err
 	}
 	base := inputAt(inputs, 0)
-	lowers, err := w.trees.lowers(ctx, base.Layers)
-	if err != nil {
-		return solve.Result{}, err
-	}
 	step := sandbox.Step{
-		Lowers: lowers, Args: op.Args, HostNet: op.Network != graph.NetworkNone, Hostname: op.Hostname, ReadOnly: op.RootReadOnly,
+		Args: op.Args, HostNet: op.Network != graph.NetworkNone, Hostname: op.Hostname, ReadOnly: op.RootReadOnly,
 		Insecure: op.Security == graph.SecurityInsecure, OKCodes: op.ExitCodes,
 	}
 	for _, h := range op.Hosts {
@@ -106,11 +102,11 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 	if err != nil {
 		return solve.Result{}, err
 	}
-	// It goes with the worker's: to remove it now costs the next step (ext4 looks at every inode that was freed in the last
-	// seconds before it takes one).
-	if step.Scratch, err = w.trees.scratch(); err != nil {
+	leave, err := w.rootfs(ctx, &step, dir, base.Layers)
+	if err != nil {
 		return solve.Result{}, err
 	}
+	defer func() { err = errors.Join(err, leave()) }()
 	w.limit(&step, pool)
 	log := &stepLog{w: w, v: v, left: w.o.LogLimit}
 	step.Stdout, step.Stderr = log.stream(1), log.stream(2)

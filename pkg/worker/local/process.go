@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -78,9 +77,6 @@ func (w *Worker) Process(ctx context.Context, p Process) (err error) {
 		Terminal: p.Terminal, Sizes: p.Sizes, Signals: p.Signals,
 	}
 	w.limit(&step, pool)
-	if step.Lowers, err = w.trees.lowers(ctx, base.Layers); err != nil {
-		return err
-	}
 	if err := w.process(ctx, &step, graph.Exec{Env: p.Env, Cwd: p.Cwd, User: user}, base); err != nil {
 		return err
 	}
@@ -94,10 +90,11 @@ func (w *Worker) Process(ctx context.Context, p Process) (err error) {
 	if err != nil {
 		return err
 	}
-	step.Scratch = filepath.Join(dir, "work")
-	if err := os.Mkdir(step.Scratch, 0o755); err != nil {
-		return fmt.Errorf("making a scratch directory: %w", err)
+	leave, err := w.rootfs(ctx, &step, dir, base.Layers)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, leave()) }()
 	emulated := watch(&step, p.Platform)
 	return emulated.explain(pool.Run(ctx, step))
 }

@@ -167,20 +167,7 @@ func (s *snapshots) unpack(ctx context.Context, layers []solve.Layer, chain dige
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return fmt.Errorf("making a snapshot: %w", err)
 	}
-	pr, pw, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("making a pipe: %w", err)
-	}
-	written := make(chan error, 1)
-	go func() {
-		err := s.worker.completeTar(ctx, layers, pw)
-		written <- errors.Join(err, pw.Close())
-	}()
-	err = s.pool.Unpack(ctx, tree, pr, layer.Limits{})
-	pr.Close() // wakes the writer if Unpack stopped early
-	if writeErr := <-written; writeErr != nil && (err == nil || !errors.Is(writeErr, errBrokenPipe)) {
-		err = errors.Join(writeErr, err)
-	}
+	err = s.lay(ctx, tree, func(out io.Writer) error { return s.worker.completeTar(ctx, layers, out) })
 	if err != nil {
 		return fmt.Errorf("unpacking layer %s: %w", top.DiffID, err)
 	}

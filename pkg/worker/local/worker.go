@@ -120,6 +120,9 @@ func (w *Worker) sandbox(ctx context.Context) (*sandbox.Pool, error) {
 		if w.poolErr == nil {
 			w.poolErr = w.trees.open(w.pool)
 		}
+		if w.poolErr == nil && w.pool.Notice() != "" {
+			w.o.Events.Emit(event.Event{Kind: event.Warning, Text: w.pool.Notice()})
+		}
 	})
 	return w.pool, w.poolErr
 }
