@@ -65,7 +65,13 @@ func newPlan(mode Mode, o Options) (plan, error) {
 			return plan{}, fmt.Errorf("%w: chroot is for root only", ErrHost)
 		}
 		uids, gids, err := ownMaps()
-		return plan{mode: ModeChroot, uids: uids, gids: gids}, err
+		if err != nil {
+			return plan{}, err
+		}
+		if n := min(reach(uids), reach(gids)); n < minIDs {
+			return plan{}, fmt.Errorf("%w: root has only %d ids in this namespace, %d are needed", ErrHost, n, minIDs)
+		}
+		return plan{mode: ModeChroot, uids: uids, gids: gids}, nil
 	}
 	return plan{}, fmt.Errorf("%w: there are root, ranges, single and chroot", errors.ErrUnsupported)
 }
