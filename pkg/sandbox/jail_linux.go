@@ -517,7 +517,7 @@ func missingCaps() []string {
 func childLimit() (*unix.Rlimit, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{initName}, &syscall.ProcAttr{Dir: "/", Sys: &syscall.SysProcAttr{Ptrace: true}})
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{agentName}, &syscall.ProcAttr{Dir: "/", Sys: &syscall.SysProcAttr{Ptrace: true}})
 	if err != nil {
 		return nil, nil // they get ours
 	}
