@@ -62,7 +62,18 @@ func (st *step) start(file string, files [3]uintptr) (*ExitError, error) {
 		}
 		return nil
 	}
-	pid, err := forkExec(file, st.Args, st.Env, attr)
+	var pid int
+	var err error
+	if st.plain() {
+		if err := st.confine(); err != nil {
+			return nil, err
+		}
+		pid, err = syscall.ForkExec(file, st.Args, &syscall.ProcAttr{
+			Env: st.Env, Files: files[:], Sys: &syscall.SysProcAttr{Setsid: true, Credential: st.credential()},
+		})
+	} else {
+		pid, err = forkExec(file, st.Args, st.Env, attr)
+	}
 	if err != nil {
 		g.stop()
 		return st.execError(file, err)
@@ -95,6 +106,27 @@ func (st *step) outcomeWithin(status unix.WaitStatus, limit string) *ExitError {
 		exit.Limit = fmt.Sprintf("out of disk: a file grew larger than %s (--disk)", sizeText(st.Resources.Disk))
 	}
 	return exit
+}
+
+// plain reports whether nothing has to be done to the process between its start and its program. Then it comes from a vfork:
+// a fork of the agent takes 1 ms.
+func (st *step) plain() bool {
+	return st.super == nil && !st.srv.tracing && !st.Terminal && st.group < 0 && st.ctl < 0 &&
+		st.Resources == (Resources{}) && len(st.Ulimits) == 0 && st.Limits == (Rlimits{})
+}
+
+// confine puts this thread under the profile of steps, which its children inherit. What the thread does until it ends with the
+// step is not denied.
+func (st *step) confine() error {
+	if st.Insecure || len(st.srv.profile) == 0 {
+		return nil
+	}
+	prog := unix.SockFprog{Len: uint16(len(st.srv.profile)), Filter: &st.srv.profile[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))) //nolint:gosec // no wrapper
+	if errno != 0 {
+		return fmt.Errorf("%w: the step's seccomp profile: %w", ErrHost, errno)
+	}
+	return nil
 }
 
 // trySupervisor does once what every step will need: a listener (there is one at most in a chain of filters), reading and
