@@ -88,7 +88,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&b.progress, "progress", "auto", "`MODE` how progress is shown: auto, plain, tty, quiet or rawjson (default $BUILDKIT_PROGRESS, else auto)")
 	f.BoolVarP(&b.quiet, "quiet", "q", false, "show no progress, only the digest")
 	f.StringVar(&b.verify, "verify", "error", "`MODE` what to do when contents are not of their platform: error, warn or off")
-	f.StringArrayVar(&b.allow, "allow", nil, "`ENTITLEMENT|PATH-GLOB=PLATFORM|any` let steps have network.host or security.insecure; files that may be of this platform as well; may be repeated")
+	f.StringArrayVar(&b.allow, "allow", nil, "`ENTITLEMENT|PATH-GLOB=PLATFORM|any` let steps have network.host, security.insecure or device[=NAME]; files that may be of this platform as well; may be repeated")
 	f.StringArrayVar(&b.attest, "attest", nil, "`TYPE` attach an attestation: only type=TYPE,disabled=true so far")
 	f.StringVar(&b.provenance, "provenance", "false", "`MODE` attach provenance: only false so far")
 	f.StringVar(&b.sbom, "sbom", "false", "`MODE` attach an SBOM: only false so far")
@@ -367,5 +367,6 @@ func (b *buildFlags) options(e *env) (build.Options, error) {
 	o.Parallel, o.NoCache, o.KeepGoing, o.Pull = b.parallel, b.noCache, b.keepGoing, b.pull
 	o.Registry, o.Environ, o.Stdout, o.Now = e.registry(), e.getenv, e.stdout, e.now
 	o.Clock = e.now
+	o.DeviceDirs = b.dockerfile.deviceDirs
 	return o, nil
 }

@@ -30,6 +30,7 @@ type dockerfileFlags struct {
 	call          string
 	llb           string
 	printLLB      string
+	deviceDirs    []string
 
 	set *pflag.FlagSet
 }
@@ -43,6 +44,7 @@ func (d *dockerfileFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&d.ulimits, "ulimit", nil, "`NAME=SOFT[:HARD]` a limit of RUN steps; may be repeated")
 	f.StringVar(&d.network, "network", "default", "`MODE` network of RUN steps that name none: default, host or none")
 	f.StringArrayVar(&d.ssh, "ssh", nil, "`default|ID[=SOCKET|KEY,...]` an ssh agent or keys for the steps that mount it; may be repeated")
+	f.StringArrayVar(&d.deviceDirs, "cdi-spec-dir", nil, "`DIR` of files that describe devices for RUN --device, instead of /etc/cdi and /var/run/cdi; may be repeated")
 	f.BoolVar(&d.check, "check", false, "check the Dockerfile, and build nothing; short for --call=check")
 	f.StringVar(&d.call, "call", "build", "`METHOD` what to do with the Dockerfile: build, check, outline or targets[,format=json]")
 	f.StringVar(&d.llb, "llb", "", "`FILE` build a definition of LLB instead of a file of the context; - is standard input")
@@ -52,7 +54,7 @@ func (d *dockerfileFlags) add(f *pflag.FlagSet) {
 
 // names are the flags that a spec does not know.
 var dockerfileOnly = []string{
-	"target", "no-cache-filter", "add-host", "shm-size", "ulimit", "network", "ssh", "check", "call", "print-llb",
+	"target", "no-cache-filter", "add-host", "shm-size", "ulimit", "network", "ssh", "check", "call", "print-llb", "cdi-spec-dir",
 }
 
 // refuse reports a flag that a spec does not know.
@@ -159,15 +161,22 @@ func splitAllows(values []string) (contents, entitlements []string) {
 // entitle reads entitlements.
 func entitle(out *build.Entitlements, values []string) error {
 	for _, v := range values {
-		switch name, _, _ := strings.Cut(v, "="); name {
+		switch name, device, named := strings.Cut(v, "="); name {
 		case "network.host":
 			out.NetworkHost = true
 		case "security.insecure":
 			out.SecurityInsecure = true
 		case "device":
-			return usagef("--allow %s: there are no CDI devices", v)
+			switch {
+			case !named:
+				out.Device = true
+			case device == "" || strings.Contains(device, ","):
+				return usagef("--allow %q: want device=NAME", v)
+			default:
+				out.Devices = append(out.Devices, device)
+			}
 		default:
-			return usagef("--allow %q: want network.host, security.insecure or PATH-GLOB=PLATFORM", v)
+			return usagef("--allow %q: want network.host, security.insecure, device[=NAME] or PATH-GLOB=PLATFORM", v)
 		}
 	}
 	return nil

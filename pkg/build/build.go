@@ -91,6 +91,7 @@ type Options struct {
 	Registry    registry.Options
 	Emulators   map[string]string   // architecture → path
 	Emulation   emulate.Mode        // "" takes the first rung that works
+	DeviceDirs  []string            // of CDI files; nil: cdi.DefaultDirs
 	EmulatorDir string              // where installed emulators are; "" is nowhere
 	Path        string              // $PATH: where emulators and newuidmap are looked for
 	SandboxMode sandbox.Mode        // "" probes

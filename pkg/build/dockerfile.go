@@ -37,7 +37,7 @@ func (e *engine) dockerfile(ctx context.Context) (dockerfile.Options, error) {
 		},
 		Platforms: e.req.Platforms, Machine: emulate.Machine(), Target: d.Target, Args: e.req.Args, Labels: e.req.Labels,
 		NoCache: e.o.NoCache, NoCacheFilter: d.NoCacheFilter, Pull: e.o.Pull, Hosts: d.Hosts, ShmSize: d.ShmSize,
-		Ulimits: d.Ulimits, Network: d.Network, Proxy: proxy(d.Proxy), Allow: d.Allow, Events: e.o.Events,
+		Ulimits: d.Ulimits, Network: d.Network, Proxy: proxy(d.Proxy), Allow: d.Allow, Devices: e.devicesNamed, Events: e.o.Events,
 		Host: &dockerfileHost{engine: e},
 	}, nil
 }
@@ -156,7 +156,8 @@ func (e *engine) definition() (*graph.Build, error) {
 		b.Contexts[name] = value
 	}
 	o := llb.Options{
-		Platform: p,
+		Platform: p, Devices: e.devicesNamed,
+		Warn: func(source, text string) { b.Warnings = append(b.Warnings, source+": "+text) },
 		Layout: func(name string, d digest.Digest) (string, bool) {
 			r, err := ref.Parse(layouts[name])
 			return r.WithDigest(d).String(), err == nil

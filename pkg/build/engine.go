@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"sync"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/manifestctl/manifestctl/pkg/cdi"
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/frontend/dockerfile"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
@@ -36,6 +38,8 @@ type engine struct {
 	solver   *solve.Solver
 	imported *remotecache.Cache // nil without --cache-from
 	steps    *steps
+	devices  sync.Once // fills found
+	found    *cdi.Devices
 	runners  atomic.Pointer[map[string]string] // by vertex, once they are known
 	early    atomic.Pointer[early]             // nil until the graph is known
 }
@@ -78,7 +82,7 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 		Store: st, Opener: e.opener, Contexts: e.contexts, Pins: e.pins, Secret: secrets(req, o), Remote: remote, Events: e.emit, Epoch: req.Epoch,
 		SSH: e.sshSocket, Insecure: req.Dockerfile != nil && req.Dockerfile.Allow.SecurityInsecure,
 		NoFacts: o.Verify == VerifyOff, Limits: o.Limits, LogLimit: o.LogLimit, Authorities: o.Authorities, OnError: o.OnError,
-		Sandbox: sandboxOptions(ctx, o),
+		Sandbox: sandboxOptions(ctx, o), Device: e.device,
 	})
 	e.nodes = &switchWorker{Worker: e.worker}
 	e.solver = solve.New(e.nodes, cache, solve.Options{

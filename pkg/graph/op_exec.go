@@ -17,6 +17,8 @@ type Exec struct {
 	Hosts    []Host   `json:"hosts,omitempty"`    // further lines of /etc/hosts
 	Ulimits  []Ulimit `json:"ulimits,omitempty"`
 	Proxy    *Proxy   `json:"proxy,omitempty"` // the caller's; reaches the process, never a key
+	// Devices are what of the machine the process sees: VENDOR/CLASS=NAME of the Container Device Interface.
+	Devices []string `json:"devices,omitempty"`
 	// ExitCodes are those that are not a failure; none means 0 alone.
 	ExitCodes []int `json:"exitCodes,omitempty"`
 	// KeepStubParents leaves the missing parents of mount points in the layer; else they go with the mount points.

@@ -25,6 +25,9 @@ func (e *encoder) exec(v *graph.Vertex, x graph.Exec) (*pb.Input, error) {
 		}
 	case graph.NetworkDefault:
 	}
+	for _, name := range x.Devices {
+		out.CdiDevices = append(out.CdiDevices, &pb.CDIDevice{Name: name})
+	}
 	if x.Security == graph.SecurityInsecure {
 		out.Security = pb.SecurityMode_INSECURE
 	}

@@ -1,6 +1,7 @@
 package llb
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -145,8 +146,30 @@ func (x *execDecoder) isolation(e *pb.ExecOp) {
 		x.fail(x.op, ErrUnsupported, "security %s", e.Security)
 	}
 	for _, c := range e.CdiDevices {
-		if !c.GetOptional() {
-			x.fail(x.op, ErrUnsupported, "device %q: there are no CDI devices", c.GetName())
+		x.device(c)
+	}
+}
+
+// device decodes what a step is to see of the machine. As in BuildKit, one that is not there is left out when it is not
+// required, and one that is there must be allowed.
+func (x *execDecoder) device(c *pb.CDIDevice) {
+	var found []Device
+	if x.o.Devices != nil {
+		found = x.o.Devices(c.GetName())
+	}
+	switch {
+	case len(found) > 0:
+	case !c.GetOptional():
+		x.fail(x.op, ErrUnsupported, "device %q: no CDI file describes it", c.GetName())
+	case x.o.Warn != nil:
+		x.o.Warn(x.meta(x.op).Source, fmt.Sprintf("the device %q is left out: no CDI file describes it, and it is not required", c.GetName()))
+	}
+	for _, d := range found {
+		if !d.Free && !x.o.Allow.device(d.Name, x.o) {
+			x.fail(x.op, ErrNotAllowed, "device %q, which needs --allow device=%s", d.Name, d.Name)
+		}
+		if !slices.Contains(x.out.Devices, d.Name) {
+			x.out.Devices = append(x.out.Devices, d.Name)
 		}
 	}
 }

@@ -11,6 +11,7 @@ package llb
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -45,13 +46,38 @@ type Options struct {
 	Files func(url string) (context, file string, ok bool)
 	Proxy *graph.Proxy // of steps that name none
 	Allow Allow
+	// Devices gives the devices of this machine that a step means by a name: VENDOR/CLASS=NAME. nil: there are none.
+	Devices func(name string) []Device
+	// Warn is told what is left out of a step, and where that stands; nil drops it.
+	Warn func(source, text string)
+}
+
+// Device is one that a step can be given.
+type Device struct {
+	Name string // VENDOR/CLASS=NAME
+	Free bool   // it need not be allowed
 }
 
 // Allow is what steps may ask for beyond a sandbox: buildx's entitlements.
 type Allow struct {
 	NetworkHost      bool // network.host
 	SecurityInsecure bool // security.insecure
-	Device           bool // device
+	Device           bool // device: all of them
+	// Devices are those that are allowed by name: device=NAME.
+	Devices []string
+}
+
+// device reports whether a device may be given to a step that asked for it.
+func (a Allow) device(name string, o Options) bool {
+	if a.Device {
+		return true
+	}
+	for _, allowed := range a.Devices {
+		if allowed == name || o.Devices != nil && slices.ContainsFunc(o.Devices(allowed), func(d Device) bool { return d.Name == name }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Error is what is wrong with one operation.

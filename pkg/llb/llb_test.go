@@ -202,7 +202,7 @@ func TestRefused(t *testing.T) {
 	}{
 		"host network":    {busybox.Run(bk.Args([]string{"x"}), bk.Network(pb.NetMode_HOST)).Root(), llb.ErrNotAllowed, "--allow network.host"},
 		"insecure":        {busybox.Run(bk.Args([]string{"x"}), bk.Security(pb.SecurityMode_INSECURE)).Root(), llb.ErrNotAllowed, "--allow security.insecure"},
-		"device":          {busybox.Run(bk.Args([]string{"x"}), bk.AddCDIDevice(bk.CDIDeviceName("v/c=d"))).Root(), llb.ErrUnsupported, "no CDI devices"},
+		"device":          {busybox.Run(bk.Args([]string{"x"}), bk.AddCDIDevice(bk.CDIDeviceName("v/c=d"))).Root(), llb.ErrUnsupported, "no CDI file describes it"},
 		"cgroup":          {busybox.Run(bk.Args([]string{"x"}), bk.WithCgroupParent("p")).Root(), llb.ErrUnsupported, "parent cgroup (p)"},
 		"ulimit":          {busybox.Run(bk.Args([]string{"x"}), bk.AddUlimit("much", 1, 1)).Root(), llb.ErrInvalid, `no limit "much"`},
 		"signature":       {bk.HTTP("http://e.org/x", bk.VerifyPGPSignature(bk.HTTPSignatureInfo{PubKey: []byte("k"), Signature: []byte("s")})), llb.ErrUnsupported, "source.http.signatureverify"},

@@ -45,6 +45,15 @@ func TestMounts(t *testing.T) {
 			require.NoError(t, r.failure, r.err)
 			assert.Equal(t, "cached", r.out)
 		})
+		t.Run("a device", func(t *testing.T) {
+			r := run(t, Mount{Kind: MountDevice, Target: "/dev/made", Source: "/dev/null"}, "write", "/dev/made", "n")
+			require.NoError(t, r.failure, r.err)
+			r = run(t, Mount{Kind: MountDir, Target: "/dev/made", Source: "/dev/null"}, "write", "/dev/made", "n")
+			require.Error(t, r.failure, "nothing else can be opened as a device")
+			for _, source := range []string{cache, filepath.Join(cache, "in")} {
+				require.ErrorContains(t, run(t, Mount{Kind: MountDevice, Target: "/dev/made", Source: source}, "true").failure, "no device")
+			}
+		})
 		t.Run("no source", func(t *testing.T) {
 			require.ErrorIs(t, run(t, Mount{Kind: MountDir, Target: "/m", Source: "/nonexistent"}, "true").failure, syscall.ENOENT)
 		})

@@ -163,13 +163,15 @@ const (
 	MountData    MountKind = "data" // Data as a file: secrets, never on disk
 	// MountSocket is a unix socket of the caller's in a scratch directory, which is given to UID and GID.
 	MountSocket MountKind = "socket"
+	// MountDevice is a device node of the host that the step may open. Anything else is refused.
+	MountDevice MountKind = "device"
 )
 
 // Mount is one mount of a step. Targets are inside the rootfs and are resolved there, never on the host.
 type Mount struct {
 	Kind     MountKind
 	Target   string
-	Source   string   // dir, socket: host path
+	Source   string   // dir, socket, device: host path
 	Lowers   []string // overlay: top first
 	Sub      string   // overlay: path inside
 	ReadOnly bool

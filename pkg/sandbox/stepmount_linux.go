@@ -48,6 +48,9 @@ func (st *step) makeMount(m Mount, stage, n int) (fd int, file bool, err error) 
 			return -1, false, fmt.Errorf("%s: %w", m.Source, err)
 		}
 		file, err = isFile(fd)
+	case MountDevice:
+		fd, err = newDevice(m, attrs)
+		file = true
 	case MountSocket:
 		fd, err = st.newSocket(m, attrs)
 		file = true
@@ -65,6 +68,23 @@ func (st *step) makeMount(m Mount, stage, n int) (fd int, file bool, err error) 
 		err = fmt.Errorf("%w: unknown kind of mount", os.ErrInvalid)
 	}
 	return fd, file, err
+}
+
+// newDevice is a mount of a device node, and of nothing that could hold one.
+func newDevice(m Mount, attrs uint64) (int, error) {
+	fd, err := bind(unix.AT_FDCWD, m.Source, attrs&^unix.MOUNT_ATTR_NODEV)
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", m.Source, err)
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFCHR && st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		err = fmt.Errorf("%w: it is no device", os.ErrInvalid)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("%s: %w", m.Source, err)
+	}
+	return fd, nil
 }
 
 // newSocket gives the caller's socket its owner and returns a mount of it.

@@ -233,7 +233,7 @@ func (s *Step) wire() (*wireStep, error) {
 		w.Lowers = append(w.Lowers, abs(l))
 	}
 	for _, m := range s.Mounts {
-		if m.Kind == MountDir || m.Kind == MountSocket {
+		if m.Kind == MountDir || m.Kind == MountSocket || m.Kind == MountDevice {
 			m.Source = abs(m.Source)
 		}
 		lowers := m.Lowers

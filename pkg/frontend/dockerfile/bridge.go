@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -212,6 +213,17 @@ func (b *bridge) Inputs(context.Context) (map[string]llb.State, error) { return 
 // NewContainer implements client.Client.
 func (b *bridge) NewContainer(context.Context, client.NewContainerRequest) (client.Container, error) {
 	return nil, errors.ErrUnsupported
+}
+
+// leftOut warns of something that a step will not have.
+func (b *bridge) leftOut(source, text string) {
+	w := warning{text: source + ": " + text}
+	if _, line, ok := strings.Cut(source, ":"); ok {
+		w.line, _ = strconv.Atoi(line)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.warned = append(b.warned, w)
 }
 
 // Warn implements client.Client.

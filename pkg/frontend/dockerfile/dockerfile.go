@@ -68,6 +68,7 @@ type Options struct {
 	Hostname      string
 	Proxy         *graph.Proxy // the caller's, for every RUN that is given no other
 	Allow         llb.Allow
+	Devices       func(name string) []llb.Device // of this machine; nil: none
 	Events        event.Sink
 	Host          Host
 	// Capture is called with the definition of each platform, before it is read into a graph; nil: not.

@@ -157,7 +157,7 @@ func (in *input) named(contexts map[string]Context) error {
 // decoding is how a definition of this build is read.
 func (b *bridge) decoding() llb.Options {
 	return llb.Options{
-		File: b.in.file, Platform: b.o.Machine, Allow: b.o.Allow, Proxy: b.o.Proxy,
+		File: b.in.file, Platform: b.o.Machine, Allow: b.o.Allow, Proxy: b.o.Proxy, Devices: b.o.Devices, Warn: b.leftOut,
 		Layout: func(name string, d digest.Digest) (string, bool) {
 			ref, ok := b.in.refs[name]
 			return ref + "@" + d.String(), ok

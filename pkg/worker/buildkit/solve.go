@@ -144,6 +144,12 @@ func entitlements(a llb.Allow) []string {
 	if a.SecurityInsecure {
 		out = append(out, "security.insecure")
 	}
+	if a.Device {
+		out = append(out, "device")
+	}
+	for _, name := range a.Devices {
+		out = append(out, "device="+name)
+	}
 	return out
 }
 

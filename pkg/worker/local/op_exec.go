@@ -92,6 +92,9 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 	if err := w.process(ctx, &step, op, base); err != nil {
 		return solve.Result{}, err
 	}
+	if err := w.devices(&step, op); err != nil {
+		return solve.Result{}, err
+	}
 	release, err := w.mounts(ctx, &step, op, inputs)
 	if err != nil {
 		return solve.Result{}, err

@@ -19,6 +19,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/manifestctl/manifestctl/pkg/cdi"
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/layer"
@@ -44,6 +45,8 @@ type Options struct {
 	Secret   func(id string) (data []byte, ok bool, err error)
 	// SSH gives the socket of an ssh agent by its id ("default"); nil: none.
 	SSH func(id string) (socket string, ok bool)
+	// Device gives what comes with a device of this machine, by its full name; nil: there are none.
+	Device func(name string) (cdi.Edits, bool)
 	// Epoch is SOURCE_DATE_EPOCH: the time that directories get in which a file operation changes something.
 	Epoch    *int64
 	Insecure bool              // RUN --security=insecure is allowed
