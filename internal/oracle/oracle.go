@@ -77,14 +77,26 @@ func Binaries(ctx context.Context, root string) (string, error) {
 // Daemon is a running buildkitd.
 type Daemon struct {
 	Addr string // tcp://127.0.0.1:PORT
+	tls  *TLS
 	bin  string
 	cmd  *exec.Cmd
 	log  *bytes.Buffer
 	done chan struct{}
 }
 
+// TLS is the files of a daemon that is encrypted, and of clients that it lets in.
+type TLS struct {
+	CA, Cert, Key         string // the daemon's; CA signed clients' certificates, too
+	ClientCert, ClientKey string // of buildctl
+}
+
 // Start starts buildkitd of the directory bin with its state in dir. env is added to its environment.
 func Start(ctx context.Context, bin, dir string, env ...string) (*Daemon, error) {
+	return StartTLS(ctx, bin, dir, nil, env...)
+}
+
+// StartTLS is Start with mutual TLS; nil is without.
+func StartTLS(ctx context.Context, bin, dir string, files *TLS, env ...string) (*Daemon, error) {
 	if err := Available(); err != nil {
 		return nil, err
 	}
@@ -96,11 +108,14 @@ func Start(ctx context.Context, bin, dir string, env ...string) (*Daemon, error)
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	d := &Daemon{Addr: addr, bin: bin, log: &bytes.Buffer{}, done: make(chan struct{})}
+	d := &Daemon{Addr: addr, tls: files, bin: bin, log: &bytes.Buffer{}, done: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(bin, "buildkitd"),
 		"--root", dir, "--addr", addr, "--oci-worker-net", "host", "--oci-worker-snapshotter", "overlayfs",
 		"--allow-insecure-entitlement", "network.host", "--allow-insecure-entitlement", "security.insecure",
 		"--otel-socket-path", filepath.Join(dir, "otel.sock"))
+	if files != nil {
+		d.cmd.Args = append(d.cmd.Args, "--tlscacert", files.CA, "--tlscert", files.Cert, "--tlskey", files.Key)
+	}
 	d.cmd.Env = append(os.Environ(), env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.SysProcAttr = endsWithUs()
@@ -129,7 +144,18 @@ func Start(ctx context.Context, bin, dir string, env ...string) (*Daemon, error)
 
 // Command is buildctl for this daemon.
 func (d *Daemon) Command(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, filepath.Join(d.bin, "buildctl"), append([]string{"--addr", d.Addr}, args...)...)
+	global := []string{"--addr", d.Addr}
+	if d.tls != nil {
+		global = append(global, "--tlscacert", d.tls.CA, "--tlscert", d.tls.ClientCert, "--tlskey", d.tls.ClientKey)
+	}
+	return exec.CommandContext(ctx, filepath.Join(d.bin, "buildctl"), append(global, args...)...)
+}
+
+// Kill ends the daemon as a crash would, and what it left mounted below its directory.
+func (d *Daemon) Kill() error {
+	err := d.cmd.Process.Kill()
+	<-d.done
+	return err
 }
 
 // Close ends the daemon.

@@ -136,7 +136,7 @@ func (e *engine) load(ctx context.Context) (b *graph.Build, err error) {
 		if o, err = e.dockerfile(ctx); err != nil {
 			return nil, err
 		}
-		b, err = dockerfile.Build(ctx, o)
+		b, err = e.readDockerfile(ctx, o)
 	default:
 		b, err = spec.Load(ctx, e.req.File, e.req.ContextDir, specOptions(e.req))
 	}

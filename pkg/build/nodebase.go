@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/manifestctl/manifestctl/pkg/emulate"
+	"github.com/manifestctl/manifestctl/pkg/frontend/dockerfile"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/remotecache"
@@ -17,40 +20,97 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/worker/buildkit"
 )
 
-// solveTargets gives the results of all targets: here, or on the nodes of the builder.
-func (e *engine) solveTargets(ctx context.Context, targets []graph.Target) ([]solve.Result, error) {
+// openFleet asks the nodes of the builder what they are, before anything else is done, and chooses those of the platforms
+// that the command line names. Without BuildKit nodes it does nothing.
+func (e *engine) openFleet(ctx context.Context) error {
 	if !e.o.Builder.Remote() {
-		return e.here(ctx, targets)
+		return nil
 	}
 	f, err := newFleet(ctx, e)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	e.fleet = f
+	return f.plan(e.req.Platforms)
+}
+
+// readDockerfile reads a Dockerfile for all platforms. BUILDPLATFORM is what the node of a platform is natively: stages that
+// compile for others are to run there without emulation.
+func (e *engine) readDockerfile(ctx context.Context, o dockerfile.Options) (*graph.Build, error) {
+	if e.fleet == nil || len(o.Platforms) == 0 {
+		return dockerfile.Build(ctx, o)
+	}
+	of := map[platform.Platform][]platform.Platform{} // by machine
+	var machines []platform.Platform
+	for _, p := range o.Platforms {
+		m := e.fleet.machine(p)
+		if _, ok := of[m]; !ok {
+			machines = append(machines, m)
+		}
+		of[m] = append(of[m], p)
+	}
+	out := &graph.Build{}
+	for _, m := range machines {
+		o.Machine, o.Platforms = m, of[m]
+		b, err := dockerfile.Build(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		out.Targets = append(out.Targets, b.Targets...)
+		out.Contexts = b.Contexts
+		for _, w := range b.Warnings {
+			if !slices.Contains(out.Warnings, w) {
+				out.Warnings = append(out.Warnings, w)
+			}
+		}
+	}
+	slices.SortStableFunc(out.Targets, func(a, b graph.Target) int {
+		return slices.Index(e.req.Platforms, a.Platform) - slices.Index(e.req.Platforms, b.Platform)
+	})
+	return out, nil
+}
+
+// machine is what the first choice for p is natively.
+func (f *fleet) machine(p platform.Platform) platform.Platform {
+	if list := f.choices[p]; len(list) > 0 && list[0].conn != nil && len(list[0].candidate.Native) > 0 {
+		return list[0].candidate.Native[0]
+	}
+	return emulate.Machine()
+}
+
+// solveTargets gives the results of all targets: here, or on the nodes of the builder.
+func (e *engine) solveTargets(ctx context.Context, targets []graph.Target) ([]solve.Result, error) {
+	f := e.fleet
+	if f == nil {
+		return e.here(ctx, targets)
+	}
 	roots := make([]*graph.Vertex, len(targets))
-	platforms := make([]platform.Platform, len(targets))
+	var unplanned []platform.Platform
 	for i, t := range targets {
-		roots[i], platforms[i] = t.Root, t.Platform
+		roots[i] = t.Root
+		if _, ok := f.choices[t.Platform]; !ok {
+			unplanned = append(unplanned, t.Platform)
+		}
 	}
 	f.hosts = registries(roots)
-	for _, s := range append(append([]remotecache.Spec{}, e.o.CacheFrom...), e.o.CacheTo...) {
+	for _, s := range slices.Concat(e.o.CacheFrom, e.o.CacheTo) {
 		if s.Type == remotecache.TypeRegistry {
 			f.hosts = append(f.hosts, s.Ref.Host)
 		}
 	}
-	if err := f.plan(platforms); err != nil {
+	if err := f.plan(unplanned); err != nil {
 		return nil, err
 	}
-	if !e.whole() {
-		runners, err := canRun(ctx, f.localTargets(targets), emulateOptions(e.o))
-		if err != nil {
-			return nil, err
-		}
-		e.setRunners(runners)
-		e.nodes.fleet = f
-		return e.solver.Solve(ctx, roots)
+	if e.whole() {
+		return f.whole(ctx, targets)
 	}
-	return f.whole(ctx, targets)
+	runners, err := canRun(ctx, f.localTargets(targets), emulateOptions(e.o))
+	if err != nil {
+		return nil, err
+	}
+	e.setRunners(runners)
+	e.nodes.fleet = f
+	return e.solver.Solve(ctx, roots)
 }
 
 // localTargets are those whose processes run here.
@@ -188,7 +248,7 @@ func nodeCache(s remotecache.Spec, p platform.Platform, own bool) (buildkit.Cach
 // cacheDirs are the directories of caches, for all platforms.
 func cacheDirs(o Options, platforms []platform.Platform) []string {
 	var out []string
-	for _, s := range append(append([]remotecache.Spec{}, o.CacheFrom...), o.CacheTo...) {
+	for _, s := range slices.Concat(o.CacheFrom, o.CacheTo) {
 		for _, p := range platforms {
 			if c, ok := nodeCache(s, p, true); ok && c.Type == "local" {
 				out = append(out, c.Attrs["dest"])

@@ -33,6 +33,9 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
 
+	if err := e.openFleet(ctx); err != nil {
+		return Result{}, err
+	}
 	b, err := e.load(ctx)
 	if err != nil {
 		return Result{}, err

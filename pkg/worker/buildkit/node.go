@@ -177,6 +177,11 @@ func (n *Node) unreachable(ctx context.Context, err error) error {
 			kind = ErrCertificate
 		}
 	}
+	if kind == ErrUnreachable {
+		if refused := n.handshake(ctx); refused != nil {
+			kind, text = ErrCertificate, refused.Error()
+		}
+	}
 	return fmt.Errorf("node %s (%s): %w: %s", n.endpoint.Name, n.endpoint.URL, kind, text)
 }
 
