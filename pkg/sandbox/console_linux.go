@@ -12,8 +12,11 @@ import (
 )
 
 // controlTerminal is what an agent says on a step's control socket, with the terminal's descriptor. What the parent says
-// there is signals, by number.
-const controlTerminal = 't'
+// there is terminalReady once, and signals, by number.
+const (
+	controlTerminal = 't'
+	terminalReady   = 0 // it has its size: the process may start
+)
 
 // console is the caller's side of a step that it talks to while it runs: signals, and the terminal when there is one.
 type console struct {
@@ -48,9 +51,9 @@ func (c *console) start() {
 		return
 	}
 	c.handOver()
-	c.wait.Go(c.signals)
 	if !c.s.Terminal {
 		close(c.shown)
+		c.wait.Go(c.signals)
 		return
 	}
 	c.wait.Go(func() {
@@ -123,6 +126,8 @@ func (c *console) serve(tty *os.File) {
 		resize(tty, size)
 	default:
 	}
+	_, _ = c.sock.Write([]byte{terminalReady}) // it may have ended
+	c.wait.Go(c.signals)
 	c.wait.Go(func() {
 		for {
 			select {

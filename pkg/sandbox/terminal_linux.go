@@ -30,6 +30,13 @@ func (st *step) openTerminal() (int, error) {
 	if err == nil {
 		err = unix.Sendmsg(st.ctl, []byte{controlTerminal}, unix.UnixRights(ptmx), nil, unix.MSG_NOSIGNAL)
 	}
+	var ready [1]byte
+	if err == nil {
+		err = readFull(st.ctl, ready[:])
+	}
+	if err == nil && ready[0] != terminalReady {
+		err = unix.EPROTO
+	}
 	if err != nil {
 		unix.Close(int(tty))
 		return -1, fmt.Errorf("opening a terminal: %w", err)
