@@ -29,6 +29,9 @@ func (e *fsError) Error() string {
 
 func (e *fsError) Unwrap() error { return e.err }
 
+// opCreate begins the name of the last call that makes a file system.
+const opCreate = "mounting "
+
 // newMount makes a mount that is attached nowhere. Options are "key=value" or "flag".
 func newMount(fstype string, attrs int, options ...string) (fd int, err error) {
 	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
@@ -47,7 +50,7 @@ func newMount(fstype string, attrs int, options ...string) (fd int, err error) {
 		}
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, &fsError{op: "mounting " + fstype, err: err, log: fsLog(fs)}
+		return -1, &fsError{op: opCreate + fstype, err: err, log: fsLog(fs)}
 	}
 	fd, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
 	if err != nil {
@@ -141,14 +144,20 @@ func mountOverlay(lowers []string, upper, work, dir string) (fd int, err error) 
 		}
 		return fd, nil
 	}
-	var fe *fsError
-	if !errors.As(err, &fe) || !strings.Contains(fe.op, "lowerdir+") || !errors.Is(err, unix.EINVAL) {
+	if !beforeLowers(err) {
 		return -1, err
 	}
 	if err := oldOverlay(lowers, upper, work, dir); err != nil {
 		return -1, err
 	}
 	return openDir(dir)
+}
+
+// beforeLowers reports whether a kernel refused lowerdir+ because it does not know it: from 6.5 on it is the option that is
+// refused, before that all of them together.
+func beforeLowers(err error) bool {
+	var fe *fsError
+	return errors.As(err, &fe) && errors.Is(err, unix.EINVAL) && (strings.Contains(fe.op, "lowerdir+") || fe.op == opCreate+"overlay")
 }
 
 // oldOverlay mounts with mount(2), whose options may be a page long: names are made short by a change of directory.

@@ -179,3 +179,20 @@ func assertNowhere(t *testing.T, dir, text string) {
 		return nil
 	}))
 }
+
+// TestBeforeLowers: which refusals of an overlay are those of a kernel that has to be asked by mount(2).
+func TestBeforeLowers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"6.1":                {&fsError{op: opCreate + "overlay", err: syscall.EINVAL}, true},
+		"6.6":                {&fsError{op: "fsconfig(overlay, lowerdir+=/x)", err: syscall.EINVAL}, true},
+		"too many":           {&fsError{op: "fsconfig(overlay, lowerdir+=/x)", err: syscall.ENOSPC}, false},
+		"no overlay":         {&fsError{op: "fsopen(overlay)", err: syscall.ENODEV}, false},
+		"not allowed":        {&fsError{op: opCreate + "overlay", err: syscall.EPERM}, false},
+		"not of file system": {syscall.EINVAL, false},
+	} {
+		assert.Equal(t, tc.want, beforeLowers(tc.err), name)
+	}
+}
