@@ -324,20 +324,20 @@ func (c *cgroups) close() {
 }
 
 // Watched says why what of r a cgroup would bound is kept by watching steps instead, which sees them a moment too late; nil
-// when nothing is.
+// when nothing is. `doctor` names the mend.
 func (p *Pool) Watched(r Resources) error {
 	if r.Memory == 0 && r.PIDs == 0 && r.CPUs == 0 {
 		return nil
 	}
 	if err := p.cgroups.open(); err != nil {
-		return fmt.Errorf("%w: %s", err, mendCgroup)
+		return err
 	}
 	for _, l := range []struct {
 		on   bool
 		name string
 	}{{r.Memory > 0, "memory"}, {r.PIDs > 0, "pids"}, {r.CPUs > 0, "cpu"}} {
 		if l.on && !p.cgroups.have[l.name] {
-			return fmt.Errorf("cgroup %s has no controller %q: %s", p.cgroups.dir, l.name, mendCgroup)
+			return fmt.Errorf("cgroup %s has no controller %q", p.cgroups.dir, l.name)
 		}
 	}
 	return nil

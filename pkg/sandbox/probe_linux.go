@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,8 @@ const (
 	rungBinfmt  = "emulation: own binfmt_misc"
 	rungPtrace  = "emulation: ptrace"
 	rungSealed  = "agent from memory"
+	rungProfile = "seccomp profile"
+	rungLimits  = "limits: cgroup"
 )
 
 // Probe tries every rung by doing it: it starts agents, mounts, and removes what it made. Only what it was told
@@ -81,7 +84,7 @@ func Probe(ctx context.Context, o Options) []Rung {
 		return append(rungs, Rung{Name: rungOverlay, Err: errText(err)})
 	}
 	rungs = append(rungs, r.Rungs...)
-	return append(rungs, binfmtRung(best, o), sealedRung(best))
+	return append(rungs, binfmtRung(best, o), sealedRung(best), profileRung(), limitsRung(best))
 }
 
 // consequences says what is lost without a mode.
@@ -139,4 +142,23 @@ func sealedRung(p *Pool) Rung {
 		}
 	}
 	return Rung{Name: rungSealed, OK: true, Detail: "a sealed copy that no step can write to"}
+}
+
+func profileRung() Rung {
+	if profile() == nil {
+		return Rung{
+			Name: rungProfile, Detail: "steps may call all of the kernel; namespaces and capabilities confine them",
+			Err: "seccomp filters are not there, or the calls of " + runtime.GOARCH + " are not known", Mend: "a kernel with CONFIG_SECCOMP_FILTER",
+		}
+	}
+	return Rung{Name: rungProfile, OK: true, Detail: "what no build needs of the kernel is denied"}
+}
+
+func limitsRung(p *Pool) Rung {
+	if err := p.Watched(Resources{Memory: 1, PIDs: 1, CPUs: 1}); err != nil {
+		return Rung{
+			Name: rungLimits, Detail: "--memory, --pids and --cpus are kept by watching steps, a moment late", Err: err.Error(), Mend: mendCgroup,
+		}
+	}
+	return Rung{Name: rungLimits, OK: true, Detail: "steps get cgroups of their own in " + p.cgroups.dir}
 }

@@ -18,7 +18,7 @@ func (w *Worker) limit(step *sandbox.Step, pool *sandbox.Pool) {
 	}
 	w.watched.Do(func() {
 		if err := pool.Watched(step.Resources); err != nil {
-			w.o.Events.Emit(event.Event{Kind: event.Warning, Text: "no cgroup for steps: they are kept to --memory, --pids and --cpus by watching them and by rlimits, which sees them a moment late: " + err.Error()})
+			w.o.Events.Emit(event.Event{Kind: event.Warning, Text: "no cgroup for steps: they are kept to --memory, --pids and --cpus by watching them and by rlimits, which sees them a moment late: " + err.Error() + " (`manifestctl doctor` has the mend)"})
 		}
 	})
 }
