@@ -139,6 +139,10 @@ runners: ## docs/runners.md: builds on forty kinds of runners, and buildah's (ro
 races: ## 10,000 rounds of each race of a step against its set-up and clean-up, a canary beside the store (root for all users; an hour)
 	$(GO) test -count=1 -timeout 180m -v ./pkg/sandbox -run 'TestRaces$$' -races=10000
 
+.PHONY: kills
+kills: ## a hundred builds for each user, one of their processes killed at any time: nothing is left (root, make deps; minutes)
+	MANIFESTCTL_KILLS=100 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run TestKilledAnytime
+
 .PHONY: ownership
 ownership: ## the long package sets: root, ranges and single id give the same layers (root, make deps; an hour)
 	MANIFESTCTL_OWNERSHIP=1 $(GO) test -count=1 -timeout 120m -v ./internal/e2e -run TestSameOwners
