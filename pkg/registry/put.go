@@ -98,6 +98,19 @@ func (c *Client) PutManifest(ctx context.Context, r ref.Ref, mediaType string, r
 	return res, nil
 }
 
+// Original is Manifest for somebody who is going to change the tag: it asks where r itself is, and no mirror, which may have
+// what the tag was.
+func (c *Client) Original(ctx context.Context, r ref.Ref) (ocispec.Descriptor, []byte, error) {
+	if err := checkManifest(r); err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	home, err := c.home(r)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	return c.manifestAt(ctx, home)
+}
+
 // HasManifest asks whether r's repository holds what r names, as somebody who is
 // going to push there: one who may not read is told no.
 func (c *Client) HasManifest(ctx context.Context, r ref.Ref) (bool, error) {

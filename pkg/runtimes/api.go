@@ -43,12 +43,6 @@ type errStatus struct {
 
 func (e *errStatus) Error() string { return fmt.Sprintf("status %d: %s", e.status, e.text) }
 
-// notFound reports whether the engine says that something is not there.
-func notFound(err error) bool {
-	var e *errStatus
-	return errors.As(err, &e) && e.status == http.StatusNotFound
-}
-
 // dockerEndpoint is where docker's command finds its engine: $DOCKER_HOST, the context, else the usual sockets.
 func dockerEndpoint(env Env) (*api, error) {
 	host, certs, err := dockerHost(env)

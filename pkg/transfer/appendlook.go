@@ -62,7 +62,7 @@ func (a *appender) lookOnce(ctx context.Context) (state, []string, error) {
 
 // read reads the tag.
 func (a *appender) read(ctx context.Context) (state, error) {
-	desc, raw, err := a.client.Manifest(ctx, a.tag)
+	desc, raw, err := a.client.Original(ctx, a.tag)
 	if errors.Is(err, registry.ErrNotFound) {
 		return state{base: noBase}, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testregistry"
+	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 )
@@ -26,6 +27,25 @@ func (m mirrored) Places(r ref.Ref, pull bool) ([]registry.Place, error) {
 		places = append([]registry.Place{{Ref: to, Mirror: true}}, places...)
 	}
 	return places, nil
+}
+
+// TestAppend_mirror appends to a tag of which a mirror has an older state: what counts is where it is written.
+func TestAppend_mirror(t *testing.T) {
+	t.Parallel()
+	env := newEnv(t)
+	home, mirror := testregistry.New(t, testregistry.Options{}), testregistry.New(t, testregistry.Options{})
+	amd, arm, s390x := image("linux/amd64", "a"), image("linux/arm64", "b"), image("linux/s390x", "c")
+	tag := at(t, "%s/app:1", home.Host)
+	put(t, env, amd, at(t, "%s/app:1", mirror.Host))
+	put(t, env, amd, tag)
+	put(t, env, s390x, tag.WithDigest(s390x.Desc.Digest))
+	put(t, env, arm, tag.WithDigest(arm.Desc.Digest))
+	_, err := Append(t.Context(), env, tag, []index.Entry{entryOf(t, s390x)}, AppendOptions{})
+	require.NoError(t, err)
+	env.Registry = registry.New(registry.Options{Places: mirrored{home.Host, mirror.Host}, CertDirs: []string{}})
+	_, err = Append(t.Context(), env, tag, []index.Entry{entryOf(t, arm)}, AppendOptions{})
+	require.NoError(t, err)
+	assert.Len(t, platformsOf(t, newEnv(t), tag), 3)
 }
 
 // TestCopy_C32 copies from a registry whose mirror sends wrong blobs of the right length: the copy is right, wherever it goes.
