@@ -113,7 +113,6 @@ var errorKinds = []struct {
 	{runtimes.ErrInvalid, exitUsage, ""},
 	{runtimes.ErrPlatform, exitUsage, ""},
 	{runtimes.ErrNone, exitHost, "--load=RUNTIME names one; without a runtime the result is in the store, or goes to a file with -o type=oci,dest=FILE"},
-	{stage.ErrMissing, exitNotFound, "`manifestctl stage ls REPO` shows what is there; --wait DURATION waits for the rest"},
 	{replica.ErrInvalid, exitUsage, "docs/sync.md describes the two formats"},
 	{errFindings, exitFindings, ""},
 	{build.ErrFindings, exitFindings, "--allow PATH-GLOB=PLATFORM makes an exception; --verify=warn only tells"},
@@ -125,6 +124,7 @@ var errorKinds = []struct {
 	{index.ErrDuplicate, exitFailed, "--replace-platform lets the new one take the place of the old one"},
 	{draft.ErrNotIndex, exitFailed, ""},
 	{registry.ErrDenied, exitDenied, "`manifestctl login` keeps credentials; those of docker and podman are read as well"},
+	{stage.ErrMissing, exitNotFound, "`manifestctl stage ls REPO` shows what is there; --wait DURATION waits for the rest"}, // unless it is denied
 	{credentials.ErrNotFound, exitNotFound, ""},
 	{registry.ErrOffline, exitFailed, "take --offline away, or bring what is missing here first: `manifestctl copy`, `manifestctl load`"},
 	{registry.ErrNotFound, exitNotFound, ""},

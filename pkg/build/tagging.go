@@ -132,7 +132,15 @@ func (g *tagGuard) lookAgain(ctx context.Context) error {
 // check refuses to drop platforms from one tag, and returns its digest. What cannot be read is not in the way: the push says
 // what is wrong, and who may only push may replace.
 func (g *tagGuard) check(ctx context.Context, tag ref.Ref) (digest.Digest, error) {
-	img, err := g.opener.Open(ctx, tag)
+	at := tag
+	if tag.Kind == ref.Registry {
+		now, err := g.client.Head(ctx, tag) // of the place itself, and no mirror
+		if err != nil || now.Digest == "" {
+			return "", nil //nolint:nilerr // the push will tell
+		}
+		at = tag.WithDigest(now.Digest)
+	}
+	img, err := g.opener.Open(ctx, at)
 	if err != nil {
 		if !errors.Is(err, source.ErrNotFound) && !errors.Is(err, registry.ErrNotFound) && ctx.Err() == nil {
 			g.events.Emit(event.Event{Kind: event.Warning, Text: fmt.Sprintf("which platforms %s has is not known: %v", tag, err)})

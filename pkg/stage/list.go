@@ -55,7 +55,7 @@ func List(ctx context.Context, client *registry.Client, repo ref.Ref, id string)
 	for i := range out {
 		g.Go(func() error {
 			s := &out[i]
-			desc, raw, err := client.Manifest(gctx, repo.WithTag(s.Tag))
+			desc, raw, err := client.Original(gctx, repo.WithTag(s.Tag))
 			if errors.Is(err, registry.ErrNotFound) {
 				gone[i] = true // removed meanwhile
 				return nil

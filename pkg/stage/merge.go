@@ -62,7 +62,7 @@ func Merge(ctx context.Context, env transfer.Env, repo ref.Ref, id string, names
 	if len(o.Expect) == 0 {
 		return done, fmt.Errorf("%w: nothing says which platforms to expect", ErrInvalid)
 	}
-	l := looker{env: env, repo: repo, id: id, o: o, found: make([]*Image, len(o.Expect))}
+	l := looker{env: env, repo: repo, id: id, o: o, found: make([]*Image, len(o.Expect)), denied: make([]error, len(o.Expect))}
 	if err := l.wait(ctx); err != nil {
 		return done, err
 	}
@@ -105,6 +105,8 @@ type looker struct {
 	id    string
 	o     Options
 	found []*Image // of o.Expect
+
+	denied []error // of o.Expect: the registry's answer when it was no "not found"
 }
 
 // wait looks until every required image is there, and for optional ones a while longer.
@@ -195,7 +197,13 @@ func (l *looker) incomplete(missing []Expected) error {
 	if l.o.Wait > 0 {
 		after = fmt.Sprintf(" after %s", l.o.Wait)
 	}
-	return fmt.Errorf("%s in stage %s of %s: %w%s: there is no tag %s", strings.Join(names, ", "), l.id, l.repo.Repository(), ErrMissing, after, strings.Join(tags, ", "))
+	err := fmt.Errorf("%s in stage %s of %s: %w%s: there is no tag %s", strings.Join(names, ", "), l.id, l.repo.Repository(), ErrMissing, after, strings.Join(tags, ", "))
+	for _, denied := range l.denied {
+		if denied != nil {
+			return fmt.Errorf("%w, or it may not be read: %w", err, denied)
+		}
+	}
+	return err
 }
 
 // look asks for the tags of what was not found so far, all at once.
@@ -212,6 +220,10 @@ func (l *looker) look(ctx context.Context) error {
 			}
 			img, err := read(gctx, l.env, l.repo.WithTag(tag), e.Platform)
 			if errors.Is(err, registry.ErrNotFound) || errors.Is(err, source.ErrNotFound) {
+				// Some registries deny what they do not have: a repository before its first push. So one waits, and tells it at the end.
+				if l.denied[i] = nil; errors.Is(err, registry.ErrDenied) {
+					l.denied[i] = err
+				}
 				return nil
 			}
 			l.found[i] = img
@@ -223,7 +235,15 @@ func (l *looker) look(ctx context.Context) error {
 
 // read reads what a machine has left.
 func read(ctx context.Context, env transfer.Env, tag ref.Ref, want platform.Platform) (_ *Image, err error) {
-	img, err := env.Opener().Open(ctx, tag)
+	now, err := env.Registry.Head(ctx, tag) // of the place itself: a mirror may have what an earlier run left
+	if err != nil {
+		return nil, err
+	}
+	if now.Digest == "" { // why, says a GET
+		_, _, err := env.Registry.Original(ctx, tag)
+		return nil, errors.Join(registry.ErrNotFound, err)
+	}
+	img, err := env.Opener().Open(ctx, tag.WithDigest(now.Digest))
 	if err != nil {
 		return nil, err
 	}

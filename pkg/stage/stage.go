@@ -24,6 +24,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/pkg/transfer"
 )
 
 // The kinds of errors.
@@ -35,7 +36,7 @@ var (
 )
 
 // prefix begins the tags of stages.
-const prefix = "_stage."
+const prefix = transfer.StagePrefix
 
 // The annotations of records. None of them is in what is made of records.
 const (

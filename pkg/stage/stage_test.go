@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -270,4 +271,47 @@ func TestList(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, has)
 	}
+}
+
+// TestMerge_denied: a registry that denies what it does not have is waited for; at the end that is said.
+func TestMerge_denied(t *testing.T) {
+	reg := testregistry.New(t, testregistry.Options{})
+	reg.When("HEAD", testregistry.Manifests, 0, testregistry.Status(403, "DENIED"))
+	reg.When("GET", testregistry.Manifests, 0, testregistry.Status(403, "DENIED"))
+	f := newFixture(t, "linux/amd64")
+	f.repo.Host = reg.Host
+	f.o.Wait = 3 * time.Second
+	start := f.now
+	_, err := f.merge(t)
+	require.ErrorIs(t, err, ErrMissing)
+	require.ErrorIs(t, err, registry.ErrDenied)
+	assert.Equal(t, 3*time.Second, f.now.Sub(start))
+}
+
+// mirrored leads pulls from a registry to a mirror first.
+type mirrored struct{ host, mirror string }
+
+func (m mirrored) Places(r ref.Ref, pull bool) ([]registry.Place, error) {
+	places := []registry.Place{{Ref: r}}
+	if pull && r.Host == m.host {
+		to := r
+		to.Host = m.mirror
+		places = append([]registry.Place{{Ref: to, Mirror: true}}, places...)
+	}
+	return places, nil
+}
+
+// TestMerge_mirror: what a mirror has kept of an earlier record does not count.
+func TestMerge_mirror(t *testing.T) {
+	f, old := newFixture(t, "linux/amd64"), newFixture(t, "linux/amd64")
+	c := f.stage(t, "linux/amd64", map[string]string{"k": "new"})
+	old.stage(t, "linux/amd64", map[string]string{"k": "old"})
+	f.env.Registry = registry.New(registry.Options{Places: mirrored{f.repo.Host, old.repo.Host}, CertDirs: []string{}})
+	defer f.env.Registry.Close()
+	done, err := f.merge(t)
+	require.NoError(t, err)
+	idx, err := index.Parse(done.Raw)
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"k": "new"}, idx.Annotations)
+	assert.Equal(t, c.Desc.Digest, idx.Manifests[0].Digest)
 }

@@ -33,6 +33,9 @@ const (
 // it adds, and TIME the second it was made at, in base 36.
 const markerPrefix = "_mctl."
 
+// StagePrefix begins the tags of images that are to become an index: package stage.
+const StagePrefix = "_stage."
+
 // markerAge is how long a marker counts: no writer takes that long between two of its steps.
 const markerAge = time.Hour
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -91,5 +92,5 @@ func Tags(ctx context.Context, env Env, src ref.Ref) (images, all []string, err 
 }
 
 func imageTags(all []string) []string {
-	return slices.DeleteFunc(slices.Clone(all), func(t string) bool { return isRelatedTag(t) || IsMarker(t) })
+	return slices.DeleteFunc(slices.Clone(all), func(t string) bool { return isRelatedTag(t) || IsMarker(t) || strings.HasPrefix(t, StagePrefix) })
 }
