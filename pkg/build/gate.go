@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/facts"
 	"github.com/manifestctl/manifestctl/pkg/image"
@@ -36,15 +38,20 @@ func (f *finisher) gate(ctx context.Context, images []image.Image) error {
 		allow = append(allow, verify.Allow{Path: a.Path, Platform: a.Platform})
 	}
 	var refused []verify.Finding
+	said := map[digest.Digest]verify.Layer{} // platforms share layers
 	for i, img := range images {
 		in := verify.Input{Platform: img.Platform, Allow: allow}
 		if err := json.Unmarshal(img.Config, &in.Config); err != nil {
 			return fmt.Errorf("the config of %s: %w", img.Platform, err)
 		}
 		for _, l := range f.results[i].Layers {
-			known, err := f.facts(ctx, l)
-			if err != nil {
-				return err
+			known, ok := said[l.DiffID]
+			if !ok {
+				var err error
+				if known, err = f.facts(ctx, l); err != nil {
+					return err
+				}
+				said[l.DiffID] = known
 			}
 			in.Layers = append(in.Layers, known)
 		}
@@ -70,15 +77,18 @@ func (f *finisher) gate(ctx context.Context, images []image.Image) error {
 // facts gives what a layer says: what was kept, else by reading it.
 func (f *finisher) facts(ctx context.Context, l solve.Layer) (_ verify.Layer, err error) {
 	cache := facts.Cache{Store: f.store}
-	f.worker.Knows(ctx, l.DiffID)
-	if toc, known, ok := cache.Get(l.DiffID); ok {
+	toc, known, ok := cache.Get(l.DiffID)
+	if !ok && f.worker.Knows(ctx, l.DiffID) { // a cache of another machine does
+		toc, known, ok = cache.Get(l.DiffID)
+	}
+	if ok {
 		return verify.Layer{TOC: toc, Facts: known}, nil
 	}
 	r, err := f.worker.OpenLayer(ctx, l)
 	if err != nil {
 		return verify.Layer{}, err
 	}
-	toc, known, err := facts.Read(ctx, r, facts.Options{})
+	toc, known, err = facts.Read(ctx, r, facts.Options{})
 	if err := errors.Join(err, r.Close()); err != nil {
 		return verify.Layer{}, fmt.Errorf("reading layer %s: %w", l.DiffID, err)
 	}

@@ -50,8 +50,9 @@ type Solver struct {
 	prefixes Prefixes
 	slots    *gate
 
-	mu      sync.Mutex // guards started
+	mu      sync.Mutex // guards what follows
 	started map[digest.Digest]*job
+	busy    map[digest.Digest]chan struct{} // keys that somebody is at work for
 }
 
 // New makes a solver.
@@ -60,7 +61,7 @@ func New(w Worker, c Cache, o Options) *Solver {
 		o.Parallel = runtime.NumCPU()
 	}
 	p, _ := c.(Prefixes)
-	return &Solver{worker: w, cache: c, prefixes: p, options: o, slots: newGate(o.Parallel), started: map[digest.Digest]*job{}}
+	return &Solver{worker: w, cache: c, prefixes: p, options: o, slots: newGate(o.Parallel), started: map[digest.Digest]*job{}, busy: map[digest.Digest]chan struct{}{}}
 }
 
 // Solve is the function of that name. A vertex that failed in an earlier part fails again without being run.
@@ -191,6 +192,11 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 			return Result{}, err
 		}
 		if key != "" && lookup {
+			leave, err := s.alone(ctx, key)
+			if err != nil {
+				return Result{}, err
+			}
+			defer leave()
 			if record, ok := s.cache.Get(ctx, key); ok {
 				e.Cached = true
 				r = extend(inputs, record, v)
@@ -211,6 +217,13 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 		s.done(v, "", Record{}, r)
 		return r, nil
 	}
+	if late && lookup { // another vertex of that key may have been faster
+		if record, ok := s.cache.Get(ctx, key); ok {
+			r = extend(inputs, record, v)
+			s.done(v, key, record, r)
+			return r, nil
+		}
+	}
 	if prefix != "" {
 		if err := s.prefixes.See(ctx, prefix); err != nil {
 			return Result{}, err
@@ -229,6 +242,31 @@ func (s *scheduler) work(ctx context.Context, v *graph.Vertex, inputs []Result) 
 	r = extend(inputs, record, v)
 	s.done(v, key, record, r)
 	return r, nil
+}
+
+// alone waits until no other vertex of that key is at work: what it does will be a record. Whoever entered leaves.
+func (s *scheduler) alone(ctx context.Context, key digest.Digest) (leave func(), err error) {
+	for {
+		s.mu.Lock()
+		other, taken := s.busy[key]
+		if !taken {
+			mine := make(chan struct{})
+			s.busy[key] = mine
+			s.mu.Unlock()
+			return func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				delete(s.busy, key)
+				close(mine)
+			}, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // key is the key of v's record; "" when it has none.

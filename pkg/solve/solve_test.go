@@ -332,3 +332,23 @@ func TestDoneTellsOfEveryVertex(t *testing.T) {
 		assert.Equal(t, map[string]int{"base": 0, "a": 1, "b": 1}, layers)
 	}
 }
+
+// TestVerticesOfOneKeyAreWorkedForOnce: variants of a platform whose steps made equal content go on as one.
+func TestVerticesOfOneKeyAreWorkedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &fake{run: func(context.Context, string) error { time.Sleep(time.Second); return nil }}
+		clock := time.Unix(0, 0)
+		var mu sync.Mutex
+		now := func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			clock = clock.Add(time.Hour)
+			return clock
+		}
+		same := func(p platform.Platform) *graph.Vertex { return files("copy", run("x", p, nil)) }
+		got, err := solve.Solve(t.Context(), w, &memory{}, []*graph.Vertex{same(amd64), same(arm64)}, solve.Options{Parallel: 2, Now: now})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int{"x": 2, "copy": 1}, w.ran)
+		assert.Equal(t, got[0].Layers[1].Created, got[1].Layers[1].Created)
+	})
+}
