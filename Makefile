@@ -128,8 +128,9 @@ sweep: ## kill -9 at every call that changes the disk, every flipped bit of an a
 	$(GO) test -count=1 -timeout 60m ./pkg/store -run TestD06
 
 .PHONY: soak
-soak: ## 50 writers of one tag, 20 rounds, and 12 machines of one stage, 100, killed and run again (Go, docker-registry; minutes)
+soak: ## 50 writers of one tag and 12 machines of one stage, killed and run again; builds killed at any moment; collections beside builds for ten minutes (Go, make deps)
 	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m ./pkg/transfer ./cmd/manifestctl -run 'TestAppend_C2|TestMergeAppend|TestStage_'
+	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run 'TestKilledAnywhere|TestCollectionsBesideBuilds'
 
 .PHONY: runners
 runners: ## docs/runners.md: builds on forty kinds of runners, and buildah's (root, make deps; minutes)
