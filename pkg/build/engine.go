@@ -11,7 +11,6 @@ import (
 
 	"github.com/manifestctl/manifestctl/pkg/cdi"
 	"github.com/manifestctl/manifestctl/pkg/event"
-	"github.com/manifestctl/manifestctl/pkg/frontend/dockerfile"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/registry"
@@ -132,11 +131,7 @@ func (e *engine) load(ctx context.Context) (b *graph.Build, err error) {
 	case e.req.LLB != nil:
 		b, err = e.definition()
 	case e.req.Dockerfile != nil:
-		var o dockerfile.Options
-		if o, err = e.dockerfile(ctx); err != nil {
-			return nil, err
-		}
-		b, err = e.readDockerfile(ctx, o)
+		b, err = e.loadDockerfile(ctx)
 	default:
 		b, err = spec.Load(ctx, e.req.File, e.req.ContextDir, specOptions(e.req))
 	}

@@ -55,5 +55,8 @@ func RunProcess(ctx context.Context, st *store.Store, p Process, o Options) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
+	if err := e.worker.Ready(ctx); err != nil {
+		return err
+	}
 	return e.worker.Process(ctx, p)
 }

@@ -16,12 +16,17 @@ import (
 )
 
 // canRun finds what runs the processes of targets: by vertex, as [event.Event] names it. Every platform that has a process
-// to run and no way to run it is an error.
-func canRun(ctx context.Context, targets []graph.Target, o emulate.Options) (map[string]string, error) {
+// to run and no way to run it is an error; so is a host that runs none at all, which ready says.
+func canRun(ctx context.Context, targets []graph.Target, o emulate.Options, ready func(context.Context) error) (map[string]string, error) {
 	var errs []error
 	runners := map[string]string{}
 	support := map[platform.Platform]emulate.Support{}
 	for v := range processes(targets) {
+		if len(runners) == 0 {
+			if err := ready(ctx); err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", v.Meta.Source, v.Meta.Name, err)
+			}
+		}
 		s, checked := support[v.Platform]
 		if !checked {
 			var err error

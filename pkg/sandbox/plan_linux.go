@@ -24,27 +24,24 @@ type plan struct {
 }
 
 // choosePlans returns what may work on this host, best first; starting an agent tells. With o.Mode there is one.
-func choosePlans(o Options) ([]plan, error) {
+func choosePlans(o Options) ([]plan, map[Mode]error, error) {
 	var plans []plan
-	var errs []error
+	errs := map[Mode]error{}
 	for _, mode := range []Mode{ModeRoot, ModeRanges, ModeSingle, ModeChroot} {
 		if o.Mode != "" && o.Mode != mode {
 			continue
 		}
 		pl, err := newPlan(mode, o)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("mode %s: %w", mode, err))
+			errs[mode] = err
 			continue
 		}
 		plans = append(plans, pl)
 	}
-	if len(plans) > 0 {
-		return plans, nil
+	if len(plans) == 0 && len(errs) == 0 {
+		return nil, nil, fmt.Errorf("mode %q: %w: there are root, ranges, single and chroot", o.Mode, errors.ErrUnsupported)
 	}
-	if len(errs) == 0 {
-		return nil, fmt.Errorf("mode %q: %w: there are root, ranges, single and chroot", o.Mode, errors.ErrUnsupported)
-	}
-	return nil, errors.Join(errs...)
+	return plans, errs, nil
 }
 
 // newPlan finds the ids for a mode, or says why there are none.

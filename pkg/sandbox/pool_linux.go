@@ -47,12 +47,11 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 		return nil, err
 	}
 	p := &Pool{o: o, exe: exe, slots: make(chan struct{}, o.Agents), all: map[*agent]struct{}{}}
-	plans, err := choosePlans(o)
+	plans, errs, err := choosePlans(o)
 	if err != nil {
 		exe.Close()
 		return nil, err
 	}
-	var errs []error
 	for _, pl := range plans {
 		p.plan = pl
 		a, err := p.start(ctx)
@@ -63,13 +62,16 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 			return p, nil
 		}
 		if ctx.Err() != nil {
-			errs = []error{context.Cause(ctx)}
-			break
+			exe.Close()
+			return nil, context.Cause(ctx)
 		}
-		errs = append(errs, fmt.Errorf("mode %s: %w", pl.mode, err))
+		errs[pl.mode] = err
 	}
 	exe.Close()
-	return nil, errors.Join(errs...)
+	if o.Mode != "" {
+		return nil, fmt.Errorf("mode %s: %w", o.Mode, errs[o.Mode])
+	}
+	return nil, refuse(errs)
 }
 
 // Close ends all agents and what runs in them.

@@ -211,4 +211,12 @@ type Rung struct {
 	Detail string // what was found
 	Err    string // errno and where
 	Mend   string // what to do
+	Fixes  []Fix  // all that would mend it, by what runs this process
+}
+
+// Fix is one way to let steps run.
+type Fix struct {
+	Where  string // "docker, podman", "this host"
+	Do     string // the setting, as it is written there
+	Script string // a shell command that does it here; "" when it is done elsewhere
 }
