@@ -8,6 +8,9 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 )
 
+// Rung is one line of the ladder that steps run on.
+type Rung = sandbox.Rung
+
 // Emulators reports how each platform would run on this host.
 func Emulators(ctx context.Context, o Options) []emulate.Support {
 	return emulate.List(ctx, emulateOptions(o))

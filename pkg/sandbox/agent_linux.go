@@ -79,6 +79,7 @@ type server struct {
 	profile    []unix.SockFilter // of steps; nil: none can be
 	outside    int               // without namespaces: the root that steps are not below of
 	nofile     *unix.Rlimit      // likewise: what children of this program inherit
+	traceErr   error             // likewise: why they are not
 	seizes     bool              // likewise: steps are traced, so that they end with this agent
 	supervised error             // single uid: why owners cannot be kept; nil: they can
 }
@@ -122,7 +123,11 @@ func (s *server) handle(ctx context.Context, req request, fds []int) reply {
 	case req.Op == opRemove:
 		err = remove(req.Dir)
 	case req.Op == opProbe:
-		r.Rungs = s.selftest(req.Dir)
+		if s.mode.whole() {
+			r.Rungs = s.selftestJail(req.Dir)
+		} else {
+			r.Rungs = s.selftest(req.Dir)
+		}
 	case req.Op == opRun && req.Step != nil && s.mode.whole():
 		r.Exit, err = s.runJail(req.Step, fds)
 	case req.Op == opRun && req.Step != nil:

@@ -451,8 +451,8 @@ func (s *server) helloJail(h *hello, r *reply) (err error) {
 		return fmt.Errorf("%w: %w", ErrHost, err)
 	}
 	if missing := missingCaps(); len(missing) > 0 {
-		return fmt.Errorf("%w: steps in a chroot need capabilities that are missing here: %s: docker: --cap-add; kubernetes: capabilities.add: [%s]",
-			ErrHost, strings.Join(missing, ", "), strings.Join(missing, ", "))
+		return fmt.Errorf("%w: steps in a chroot need capabilities that are missing here: %s",
+			ErrHost, strings.Join(missing, ", "))
 	}
 	if err := errors.Join(unix.Fchdir(s.outside), unix.Chroot(".")); err != nil {
 		return fmt.Errorf("%w: chroot: %w", ErrHost, err)
@@ -465,8 +465,8 @@ func (s *server) helloJail(h *hello, r *reply) (err error) {
 		return err
 	}
 	s.profile = profile()
-	traceErr := tryJailTracer()
-	s.seizes = traceErr == nil
+	s.traceErr = tryJailTracer()
+	s.seizes = s.traceErr == nil
 	s.emulators = h.Emulators
 	switch {
 	case len(h.Handlers) == 0 || h.Emulation == emulate.HostOnly:
@@ -478,7 +478,7 @@ func (s *server) helloJail(h *hello, r *reply) (err error) {
 	case s.seizes && canTrace:
 		s.tracing, r.How = true, emulate.Ptrace
 	default:
-		r.How, r.Emulation = emulate.Host, toWire(errors.Join(traceErr, tryTracer()))
+		r.How, r.Emulation = emulate.Host, toWire(errors.Join(s.traceErr, errNoTracer()))
 	}
 	return nil
 }

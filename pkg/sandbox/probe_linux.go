@@ -27,6 +27,10 @@ const (
 	rungSealed  = "agent from memory"
 	rungProfile = "seccomp profile"
 	rungLimits  = "limits: cgroup"
+
+	rungChroot   = "steps in a chroot" // where there is no user namespace
+	rungTrees    = "snapshots: whole trees"
+	rungLandlock = "confinement: Landlock"
 )
 
 // Probe tries every rung by doing it: it starts agents, mounts, and removes what it made. Only what it was told
@@ -45,7 +49,11 @@ func Probe(ctx context.Context, o Options) []Rung {
 		p, err := NewPool(ctx, mo)
 		if err != nil {
 			r.Detail, r.Err, r.Mend = consequences[mode], errText(err), mendMode(mode, err)
+			if mode == ModeRanges && os.Geteuid() != 0 && r.Mend == mendRanges {
+				r.Fixes = rangeFixes()
+			}
 			if best != nil {
+				r.Fixes = nil
 				r.Detail, r.Mend = "not needed: mode "+string(best.Mode())+" is used", "none needed"
 			}
 			modes = append(modes, r)
@@ -68,12 +76,33 @@ func Probe(ctx context.Context, o Options) []Rung {
 			modes[len(modes)-1].Err = err.Error()
 		}
 	}
+	if !userns.OK {
+		userns.Fixes = fixes()
+		for i := range modes {
+			modes[i].Fixes = nil // ids alone do not help
+		}
+	}
+	if o.Mode == "" || o.Mode == ModeChroot {
+		r, p := chrootRung(ctx, o)
+		modes = append(modes, r)
+		switch {
+		case p != nil && best == nil:
+			best = p
+			defer func() { _ = best.Close() }()
+		case p != nil:
+			_ = p.Close()
+		}
+	}
 	if best == nil {
 		userns.Detail = "no step can run; what needs no RUN still builds"
 		return append([]Rung{userns}, modes...)
 	}
-	userns.Err, userns.Mend = "", ""
-	userns.Detail = fmt.Sprintf("mode %s is used", best.Mode())
+	if best.Whole() {
+		userns.Detail = "steps run in a chroot"
+	} else {
+		userns.Err, userns.Mend = "", ""
+		userns.Detail = fmt.Sprintf("mode %s is used", best.Mode())
+	}
 	rungs := append([]Rung{userns}, modes...)
 	dir := o.Dir
 	if dir == "" {
@@ -85,6 +114,19 @@ func Probe(ctx context.Context, o Options) []Rung {
 	}
 	rungs = append(rungs, r.Rungs...)
 	return append(rungs, binfmtRung(best, o), sealedRung(best), profileRung(), limitsRung(best))
+}
+
+// chrootRung tries steps without namespaces. Where others work they are not needed.
+func chrootRung(ctx context.Context, o Options) (Rung, *Pool) {
+	o.Mode, o.Agents = ModeChroot, 1
+	r := Rung{Name: rungChroot}
+	p, err := NewPool(ctx, o)
+	if err != nil {
+		r.Detail, r.Err, r.Mend = "no step can run without namespaces", errText(err), "root of the container with its default capabilities"
+		return r, nil
+	}
+	r.OK, r.Detail = true, "the same layers; network, host name and process numbers are this container's, set-uid programs gain nothing"
+	return r, p
 }
 
 // consequences says what is lost without a mode.
@@ -124,7 +166,10 @@ func binfmtRung(p *Pool, o Options) Rung {
 		r.Detail, r.Mend = "not asked for: --emulation "+string(o.Emulation), "none needed"
 	case p.Emulator() == emulate.Ptrace:
 		r.Detail, r.Err, r.Mend = "the tracer is used", "an own binfmt_misc instance was refused", "linux 6.7 or later; none needed"
+	case p.Whole():
+		r.Detail, r.Mend = "needs a user namespace", "none needed with ptrace"
 	case len(o.Handlers) == 0:
+		r.Fixes = []Fix{{Where: "debian, ubuntu", Do: "install qemu-user-static", Script: "sudo apt-get install -y qemu-user-static"}}
 		r.Detail, r.Mend = "no emulator was found: foreign platforms run only where the host has handlers", "install qemu-user-static"
 	case err != nil:
 		r.Detail, r.Err, r.Mend = "foreign platforms run only where the host has handlers", errText(err), "linux 6.7 or later; or update-binfmts on the host"

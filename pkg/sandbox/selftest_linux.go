@@ -156,3 +156,88 @@ func (s *server) filterRung() Rung {
 	}
 	return Rung{Name: rungFilter, OK: true, Detail: "chown, mknod, setuid and USER work with one id; owners are kept in xattrs"}
 }
+
+// selftestJail does what a step without namespaces needs.
+func (s *server) selftestJail(dir string) []Rung {
+	return []Rung{s.treesRung(dir), landlockRung(), noNetJailRung(), hostNetRung(), s.jailTracerRung()}
+}
+
+// treesRung makes in the store's file system what a tree needs.
+func (s *server) treesRung(dir string) Rung {
+	r := Rung{Name: rungTrees, Detail: "RUN steps need another file system for the store", Mend: "a volume that is not mounted nodev or noexec, with --root"}
+	if err := tryTree(dir); err != nil {
+		r.Err = errText(err)
+		return r
+	}
+	return Rung{Name: rungTrees, OK: true, Detail: "owners, devices and attributes work in " + dir + "; a step changes a tree in place and has all of it looked at"}
+}
+
+func tryTree(parent string) (err error) {
+	dir, err := os.MkdirTemp(parent, ".manifestctl-probe-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	f := filepath.Join(dir, "f")
+	if err := os.WriteFile(f, []byte("x"), 0o755); err != nil {
+		return err
+	}
+	if err := os.Chown(f, 1, 1); err != nil {
+		return err
+	}
+	if err := unix.Setxattr(f, "user.manifestctl.probe", []byte("x"), 0); err != nil {
+		return fmt.Errorf("user xattrs: %w", err)
+	}
+	null := filepath.Join(dir, "null")
+	if err := unix.Mknod(null, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+		return fmt.Errorf("mknod: %w", err)
+	}
+	if err := os.WriteFile(null, []byte("x"), 0); err != nil {
+		return fmt.Errorf("a device in the store's file system: %w", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err == nil && fs.Flags&unix.ST_NOEXEC != 0 {
+		return fmt.Errorf("%w: mounted noexec", unix.EACCES)
+	}
+	return nil
+}
+
+func landlockRung() Rung {
+	switch abi := landlockABI(); {
+	case abi < landlockRefer:
+		return Rung{
+			Name: rungLandlock, Err: "ENOSYS: landlock_create_ruleset", Mend: "linux 5.19 or later with Landlock",
+			Detail: "steps can signal other processes of this container; files outside of the tree are kept from them by the chroot only",
+		}
+	case abi < landlockScope:
+		return Rung{Name: rungLandlock, OK: true, Detail: "files; steps can signal other processes of this container (linux 6.12 keeps them from that)"}
+	}
+	return Rung{Name: rungLandlock, OK: true, Detail: "files, signals and abstract sockets"}
+}
+
+func noNetJailRung() Rung {
+	return Rung{Name: rungNoNet, OK: true, Detail: "sockets other than unix ones are refused to the step, the loopback's too"}
+}
+
+func (s *server) jailTracerRung() Rung {
+	err := s.traceErr
+	switch {
+	case err != nil:
+		return Rung{
+			Name: rungPtrace, Detail: "foreign platforms do not run, and what a step leaves outlives this program when it is killed",
+			Err: errText(err), Mend: "kernel.yama.ptrace_scope below 2, and no seccomp profile without ptrace",
+		}
+	case !canTrace:
+		return Rung{Name: rungPtrace, Detail: "not there for this machine: foreign platforms do not run", Mend: "a user namespace"}
+	}
+	return Rung{Name: rungPtrace, OK: true, Detail: "foreign programs run; what a step leaves ends with this program, however it ends"}
+}
+
+// rangeFixes give an ordinary user ids.
+func rangeFixes() []Fix {
+	const ranges = "--add-subuids 100000-165535 --add-subgids 100000-165535"
+	return []Fix{{
+		Where: "debian, ubuntu", Do: "install uidmap; usermod " + ranges + " USER",
+		Script: "sudo apt-get install -y uidmap && sudo usermod " + ranges + ` "$(id -un)"`,
+	}}
+}

@@ -434,12 +434,20 @@ func (t *tracer) close() { unix.Close(t.files.home) }
 
 // tryTracer does once what a step will need.
 func tryTracer() error {
-	if !canTrace {
-		return fmt.Errorf("%w: ptrace emulation is not there for this machine", ErrHost)
+	if err := errNoTracer(); err != nil {
+		return err
 	}
 	done := make(chan error, 1)
 	go func() { done <- traceChild(nil, traceProgram()) }()
 	return <-done
+}
+
+// errNoTracer is an error where registers are not known.
+func errNoTracer() error {
+	if canTrace {
+		return nil
+	}
+	return fmt.Errorf("%w: ptrace emulation is not there for this machine", ErrHost)
 }
 
 // traceChild seizes a child and lets it execute something that is not there.
