@@ -27,7 +27,9 @@ func (e *env) stepOutput(m metadata, imageID string, raw []byte) error {
 			imageID = m.Digest
 		}
 		var b strings.Builder
-		fmt.Fprintf(&b, "digest=%s\nimageid=%s\n", m.Digest, imageID)
+		if m.Digest != "" {
+			fmt.Fprintf(&b, "digest=%s\nimageid=%s\n", m.Digest, imageID)
+		}
 		// A value of several lines ends at a line that is not in it: one that nobody who chose its content could know.
 		sum := sha256.Sum256(data)
 		end := "end_" + hex.EncodeToString(sum[:16])
@@ -51,7 +53,10 @@ func summary(m metadata, raw []byte) string {
 	if name == "" {
 		name = "image"
 	}
-	fmt.Fprintf(&b, "### %s\n\n`%s`\n\n", markdown(strings.ReplaceAll(name, ",", ", ")), m.Digest)
+	fmt.Fprintf(&b, "### %s\n\n", markdown(strings.ReplaceAll(name, ",", ", ")))
+	if m.Digest != "" {
+		fmt.Fprintf(&b, "`%s`\n\n", m.Digest)
+	}
 	idx, err := index.Parse(raw)
 	if raw == nil || err != nil {
 		return b.String()

@@ -15,9 +15,11 @@ import (
 // metadata is what --metadata-file holds: buildx's keys, in their order.
 type metadata struct {
 	ConfigDigest string             `json:"containerimage.config.digest,omitempty"`
-	Descriptor   ocispec.Descriptor `json:"containerimage.descriptor"`
-	Digest       string             `json:"containerimage.digest"`
+	Descriptor   ocispec.Descriptor `json:"containerimage.descriptor,omitzero"`
+	Digest       string             `json:"containerimage.digest,omitempty"`
 	Name         string             `json:"image.name,omitempty"`
+	// Digests are those of several images that were staged, by platform: there is no index of them yet.
+	Digests map[string]string `json:"containerimage.digests,omitempty"`
 }
 
 // report writes what was built to the files that were asked for, and the digest to stdout, unless an output went there.
@@ -34,6 +36,15 @@ func (b *buildFlags) report(e *env, req build.Request, res build.Result) error {
 	id := m.Digest
 	if m.ConfigDigest != "" {
 		id = m.ConfigDigest
+	}
+	if b.stage != "" && len(res.Images) > 1 {
+		m.Descriptor, m.Digest, m.Digests = ocispec.Descriptor{}, "", map[string]string{}
+		var ids []string
+		for _, img := range res.Images {
+			m.Digests[img.Platform.String()] = img.Desc.Digest.String()
+			ids = append(ids, img.CfgDesc.Digest.String())
+		}
+		id = strings.Join(ids, "\n")
 	}
 	if err := e.stepOutput(m, id, res.Raw); err != nil {
 		return err

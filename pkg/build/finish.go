@@ -136,6 +136,16 @@ func (f *finisher) write(ctx context.Context, plans []plan) (Result, error) {
 		if i == 0 {
 			first = Result{Root: product.Root, Raw: product.Raw, Images: product.Images, Names: product.Names}
 		}
+		if f.stage != "" && p.pushes() { // what was written under which names is of more interest
+			products, err := f.staged(product)
+			if err != nil {
+				return Result{}, err
+			}
+			first.Names = nil
+			for _, one := range products {
+				first.Names = append(first.Names, one.Names...)
+			}
+		}
 	}
 	return first, nil
 }
