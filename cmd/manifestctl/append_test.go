@@ -5,14 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
@@ -37,7 +33,7 @@ import (
 // TestMergeAppend_C29_processes: processes append to one tag at the same time, are killed at any moment and run again.
 // Nobody's image is lost, and whatever a reader sees is whole. MANIFESTCTL_SOAK=1 is the long form.
 func TestMergeAppend_C29_processes(t *testing.T) {
-	for name, start := range map[string]func(*testing.T) http.Handler{"serve": servedRegistry, "docker-registry": debianRegistry} {
+	for name, start := range map[string]func(*testing.T) http.Handler{"serve": servedRegistry, "docker-registry": debianHandler} {
 		t.Run(name, func(t *testing.T) {
 			h := start(t)
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -60,46 +56,8 @@ func servedRegistry(t *testing.T) http.Handler {
 	return h
 }
 
-// debianRegistry is Debian's docker-registry (distribution 2.8).
-func debianRegistry(t *testing.T) http.Handler {
-	bin, err := exec.LookPath("docker-registry")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("this machine lacks Debian's package docker-registry")
-		}
-		t.Skip("this machine lacks Debian's package docker-registry: make deps")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	require.NoError(t, l.Close())
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n", dir, addr), 0o600))
-	cmd := exec.Command(bin, "serve", config)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended by itself
-		_ = cmd.Wait()         // says that it was killed
-	})
-	require.Eventually(t, func() bool {
-		resp, err := http.Get("http://" + addr + "/v2/")
-		if err != nil {
-			return false
-		}
-		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
-	}, 30*time.Second, 20*time.Millisecond)
-	transport := &http.Transport{MaxIdleConnsPerHost: 100}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &httputil.ReverseProxy{
-		Transport: transport,
-		ErrorLog:  log.New(io.Discard, "", 0), // killed processes cut connections
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: addr})
-			r.Out.Host = r.In.Host // what it makes its addresses of
-		},
-	}
-}
+// debianHandler is Debian's docker-registry.
+func debianHandler(t *testing.T) http.Handler { return testregistry.DebianHandler(t) }
 
 func appendByProcesses(t *testing.T, host string) {
 	t.Helper()

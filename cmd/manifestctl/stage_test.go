@@ -26,7 +26,7 @@ var stagePlatforms = strings.Fields("linux/amd64 linux/arm64 linux/arm/v7 linux/
 // TestStage_processes: ten machines stage a platform each and two merge them, in any order, killed at any moment and run
 // again. The tag is the complete index, that of one machine, or none. MANIFESTCTL_SOAK=1 is 100 rounds.
 func TestStage_processes(t *testing.T) {
-	for name, start := range map[string]func(*testing.T) http.Handler{"serve": servedRegistry, "docker-registry": debianRegistry} {
+	for name, start := range map[string]func(*testing.T) http.Handler{"serve": servedRegistry, "docker-registry": debianHandler} {
 		t.Run(name, func(t *testing.T) {
 			h := start(t)
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

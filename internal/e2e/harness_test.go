@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/user"
@@ -191,32 +189,6 @@ func tool(t *testing.T, name string) string {
 	path, err := exec.LookPath(name)
 	require.NoError(t, err, "this test compares with %s: run make deps", name)
 	return path
-}
-
-// debianRegistry starts docker-registry and returns its address.
-func debianRegistry(t *testing.T) string {
-	t.Helper()
-	bin := tool(t, "docker-registry")
-	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	require.NoError(t, l.Close())
-	config := filepath.Join(dir, "config.yml")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil,
-		"version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n",
-		filepath.Join(dir, "data"), addr), 0o644))
-	c := exec.Command(bin, "serve", config)
-	require.NoError(t, c.Start())
-	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
-	require.Eventually(t, func() bool {
-		r, err := http.Get("http://" + addr + "/v2/")
-		if err != nil {
-			return false
-		}
-		return r.Body.Close() == nil && r.StatusCode == http.StatusOK
-	}, 10*time.Second, 20*time.Millisecond)
-	return addr
 }
 
 // ourRegistry starts manifestctl serve as w and returns its address.

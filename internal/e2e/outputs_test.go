@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // manifestTypes lists the media types of an index, its manifests, configs and layers, by skopeo's reading.
@@ -49,7 +51,7 @@ func cutTag(ref string) (repo, tag string, ok bool) {
 }
 
 func TestOutputForms(t *testing.T) {
-	registry := debianRegistry(t)
+	registry := testregistry.Debian(t)
 	w := everybody(t)[0]
 	dir := busybox(t, w, "forms", "  - run: uname -m > /machine\n")
 	const oci, docker = "application/vnd.oci.image.", "application/vnd.docker."

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 	"github.com/manifestctl/manifestctl/pkg/index"
 )
 
@@ -34,7 +35,7 @@ func TestReaders(t *testing.T) {
 	if os.Getuid() != 0 {
 		w = who{name: "self", home: t.TempDir()}
 	}
-	addr := debianRegistry(t)
+	addr := testregistry.Debian(t)
 	layer := func(text string) testimage.LayerData {
 		return testimage.Layer(testimage.Dir("etc"), testimage.File("etc/who", text)).Gzip()
 	}

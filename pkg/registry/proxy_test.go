@@ -22,7 +22,7 @@ import (
 // TestDebianRegistry_C13_C18 moves a blob to and from a registry over connections
 // that are cut again and again.
 func TestDebianRegistry_C13_C18_cutConnections(t *testing.T) {
-	target := debianRegistry(t)
+	target := testregistry.Debian(t)
 	for name, limits := range map[string][]int64{
 		"once":           {1 << 20},
 		"often":          {2 << 20, 3 << 20, 2 << 20, 3 << 20}, // distribution 2.8 drops an upload whose piece is cut

@@ -6,61 +6,17 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 )
-
-// debianRegistry runs Debian's docker-registry (distribution 2.8) and returns
-// its HOST:PORT.
-func debianRegistry(t *testing.T) string {
-	t.Helper()
-	bin, err := exec.LookPath("docker-registry")
-	if err != nil {
-		bin = "/usr/bin/docker-registry"
-	}
-	_, err = os.Stat(bin)
-	require.NoError(t, err, "these tests need Debian's package docker-registry: apt-get install --no-install-recommends docker-registry")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	require.NoError(t, l.Close())
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n", dir, addr), 0o600))
-	cmd := exec.Command(bin, "serve", config)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("docker-registry said:\n%s", log.String())
-		}
-	})
-	require.Eventually(t, func() bool {
-		resp, err := http.Get("http://" + addr + "/v2/")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	}, 10*time.Second, 20*time.Millisecond)
-	return addr
-}
 
 func mustParse(t *testing.T, s string) ref.Ref {
 	t.Helper()
@@ -86,7 +42,7 @@ func opener(b []byte) registry.Open {
 }
 
 func TestDebianRegistry_roundTrip(t *testing.T) {
-	host := debianRegistry(t)
+	host := testregistry.Debian(t)
 	ctx := t.Context()
 	c := registry.New(registry.Options{})
 	r := mustParse(t, host+"/team/app:1.0")

@@ -5,15 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 	"github.com/manifestctl/manifestctl/pkg/index"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -147,51 +142,10 @@ func serveRegistry(t testing.TB) (string, *counter) {
 // debianRegistry is Debian's docker-registry (distribution 2.8) behind a counter.
 func debianRegistry(t testing.TB) (string, *counter) {
 	t.Helper()
-	bin := "/usr/bin/docker-registry"
-	if path, err := exec.LookPath("docker-registry"); err == nil {
-		bin = path
-	}
-	if _, err := os.Stat(bin); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("this machine lacks Debian's package docker-registry")
-		}
-		t.Skip("this machine lacks Debian's package docker-registry: make deps")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	require.NoError(t, l.Close())
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n", dir, addr), 0o600))
-	cmd := exec.Command(bin, "serve", config)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	require.Eventually(t, func() bool {
-		resp, err := http.Get("http://" + addr + "/v2/")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	}, 10*time.Second, 20*time.Millisecond)
-	transport := &http.Transport{MaxIdleConnsPerHost: 100}
-	t.Cleanup(transport.CloseIdleConnections)
-	c := &counter{Handler: &httputil.ReverseProxy{
-		Transport: transport,
-		ErrorLog:  log.New(io.Discard, "", 0), // tests cut connections
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: addr})
-			r.Out.Host = r.In.Host // what it makes its addresses of
-		},
-	}}
+	c := &counter{Handler: testregistry.DebianHandler(t)}
 	srv := httptest.NewServer(c)
 	t.Cleanup(srv.Close)
-	front := strings.TrimPrefix(srv.URL, "http://")
-	return front, c
+	return strings.TrimPrefix(srv.URL, "http://"), c
 }
 
 // registries are those that tests run against.
