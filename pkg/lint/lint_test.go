@@ -1,8 +1,6 @@
 package lint
 
 import (
-	"encoding/json"
-	"path/filepath"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -11,20 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
-	"github.com/manifestctl/manifestctl/pkg/ref"
+	"github.com/manifestctl/manifestctl/internal/testsource"
 	"github.com/manifestctl/manifestctl/pkg/source"
 )
 
 func run(t *testing.T, c testimage.Content) (*Report, error) {
 	t.Helper()
-	dir := t.TempDir()
-	testimage.WriteLayout(t, filepath.Join(dir, "x"), map[string]testimage.Content{"1": c})
-	r, err := ref.Parse("oci:x:1")
-	require.NoError(t, err)
-	img, err := (&source.Opener{Dir: dir}).Open(t.Context(), r)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = img.Close() })
-	return Run(t.Context(), img)
+	return Run(t.Context(), testsource.Open(t, c))
 }
 
 func TestRun(t *testing.T) {
@@ -69,26 +60,5 @@ func TestSARIF(t *testing.T) {
 	amd64 := testimage.Image("linux/amd64")
 	r, err := run(t, testimage.Index(amd64, testimage.Image("linux/amd64", testimage.Layer(testimage.File("a", "b")))))
 	require.NoError(t, err)
-	data, err := json.Marshal(r.SARIF("1"))
-	require.NoError(t, err)
-	var log struct {
-		Version string
-		Runs    []struct {
-			Tool struct {
-				Driver struct{ Rules []struct{ ID string } }
-			}
-			Results []struct {
-				RuleID    string
-				RuleIndex int
-				Level     string
-			}
-		}
-	}
-	require.NoError(t, json.Unmarshal(data, &log))
-	assert.Equal(t, "2.1.0", log.Version)
-	require.Len(t, log.Runs, 1)
-	require.Len(t, log.Runs[0].Results, 1)
-	res := log.Runs[0].Results[0]
-	assert.Equal(t, "error", res.Level)
-	assert.Equal(t, res.RuleID, log.Runs[0].Tool.Driver.Rules[res.RuleIndex].ID)
+	assert.Equal(t, []testsource.Finding{{Rule: r.Findings[0].Rule.ID, Level: "error"}}, testsource.SARIF(t, r.SARIF("1")))
 }

@@ -2,7 +2,6 @@ package verify_test
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"path/filepath"
 	"testing"
@@ -14,9 +13,9 @@ import (
 
 	"github.com/manifestctl/manifestctl/internal/testexe"
 	"github.com/manifestctl/manifestctl/internal/testimage"
+	"github.com/manifestctl/manifestctl/internal/testsource"
 	"github.com/manifestctl/manifestctl/pkg/facts"
 	"github.com/manifestctl/manifestctl/pkg/platform"
-	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/source"
 	"github.com/manifestctl/manifestctl/pkg/store"
 	"github.com/manifestctl/manifestctl/pkg/verify"
@@ -35,14 +34,7 @@ func (c *counted) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 
 func open(t *testing.T, c testimage.Content) *counted {
 	t.Helper()
-	dir := t.TempDir()
-	testimage.WriteLayout(t, filepath.Join(dir, "x"), map[string]testimage.Content{"1": c})
-	r, err := ref.Parse("oci:x:1")
-	require.NoError(t, err)
-	img, err := (&source.Opener{Dir: dir}).Open(t.Context(), r)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = img.Close() })
-	return &counted{Image: img}
+	return &counted{Image: testsource.Open(t, c)}
 }
 
 func reader(t *testing.T) *verify.Reader {
@@ -156,26 +148,5 @@ func TestRunClaimsKnownLayer(t *testing.T) {
 func TestSARIF(t *testing.T) {
 	report, err := reader(t).Run(t.Context(), open(t, starts("linux/arm64", layerOf("amd64"))), verify.Options{})
 	require.NoError(t, err)
-	b, err := json.Marshal(verify.SARIF("1.0", []*verify.Report{report}))
-	require.NoError(t, err)
-	var log struct {
-		Version string
-		Runs    []struct {
-			Tool struct {
-				Driver struct{ Rules []struct{ ID string } }
-			}
-			Results []struct {
-				RuleID    string
-				RuleIndex int
-				Level     string
-			}
-		}
-	}
-	require.NoError(t, json.Unmarshal(b, &log))
-	assert.Equal(t, "2.1.0", log.Version)
-	require.Len(t, log.Runs[0].Results, 1)
-	got := log.Runs[0].Results[0]
-	assert.Equal(t, "error", got.Level)
-	assert.Equal(t, "wrong-machine", got.RuleID)
-	assert.Equal(t, got.RuleID, log.Runs[0].Tool.Driver.Rules[got.RuleIndex].ID)
+	assert.Equal(t, []testsource.Finding{{Rule: "wrong-machine", Level: "error"}}, testsource.SARIF(t, verify.SARIF("1.0", []*verify.Report{report})))
 }
