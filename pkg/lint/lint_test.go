@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -15,7 +16,9 @@ import (
 
 func run(t *testing.T, c testimage.Content) (*Report, error) {
 	t.Helper()
-	return Run(t.Context(), testsource.Open(t, c))
+	dir := filepath.Join(t.TempDir(), "x")
+	testimage.WriteLayout(t, dir, map[string]testimage.Content{"1": c})
+	return Run(t.Context(), testsource.Open(t, dir))
 }
 
 func TestRun(t *testing.T) {

@@ -34,7 +34,9 @@ func (c *counted) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 
 func open(t *testing.T, c testimage.Content) *counted {
 	t.Helper()
-	return &counted{Image: testsource.Open(t, c)}
+	dir := filepath.Join(t.TempDir(), "x")
+	testimage.WriteLayout(t, dir, map[string]testimage.Content{"1": c})
+	return &counted{Image: testsource.Open(t, dir)}
 }
 
 func reader(t *testing.T) *verify.Reader {
