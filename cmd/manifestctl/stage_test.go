@@ -35,7 +35,7 @@ func TestStage_processes(t *testing.T) {
 			}))
 			defer srv.Close()
 			rounds := 2
-			if testing.Short() {
+			if testing.Short() || name != "serve" {
 				rounds = 1
 			}
 			if n, err := strconv.Atoi(os.Getenv("MANIFESTCTL_SOAK")); err == nil {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -147,6 +148,35 @@ func TestCI_gitlab(t *testing.T) {
 	// A wrong password ends the job before it builds.
 	r = run(".manifestctl-build", "wrong", map[string]string{"CI_REGISTRY_PASSWORD": "wrong"})
 	assert.NotZero(t, r.code)
+}
+
+// TestCI_image builds the image of the templates' jobs, on a base that a test has, and runs it.
+func TestCI_image(t *testing.T) {
+	registry := debianRegistry(t)
+	w := root(t)
+	if os.Getuid() != 0 {
+		w = who{name: "self", home: t.TempDir()}
+	}
+	box, err := os.ReadFile(tool(t, "busybox"))
+	require.NoError(t, err)
+	under := w.dir(t, "base")
+	require.NoError(t, os.WriteFile(filepath.Join(under, "busybox"), box, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(under, "rootfs.yaml"), []byte(`version: 1
+from: scratch
+steps:
+  - files:
+      - {path: /bin/sh, source: busybox, mode: "0755"}
+      - {path: /tmp, type: directory, mode: "1777"}
+config: {env: {PATH: "/usr/bin:/bin"}}
+`), 0o644))
+	base := registry + "/base:1"
+	ok(t, w.command(nil, "build", "-q", "--platform", "linux/"+runtime.GOARCH, "-t", base, "--push", under))
+	dir := w.copyTree(t, filepath.Join("..", "..", "ci", "image"), "image")
+	program, err := os.ReadFile(shared.bin)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "manifestctl-"+runtime.GOARCH), program, 0o755))
+	ok(t, w.command(nil, "build", "-q", "--platform", "linux/"+runtime.GOARCH, "--build-arg", "BASE="+base, "-t", "tools:1", dir))
+	assert.Contains(t, ok(t, w.command(nil, "run", "store:tools:1", "/bin/sh", "-c", "manifestctl version")).stdout, "manifestctl")
 }
 
 // action is an action.yml.

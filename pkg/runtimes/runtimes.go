@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -73,6 +74,13 @@ type Env struct {
 
 // look finds a program in $PATH.
 func (e Env) look(name string) (string, error) {
+	if runtime.GOOS == "windows" { // where names have endings
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", ErrNone, err)
+		}
+		return path, nil
+	}
 	for _, dir := range filepath.SplitList(e.Getenv("PATH")) {
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); filepath.IsAbs(path) && err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
