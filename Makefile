@@ -152,6 +152,10 @@ ownership: ## the long package sets: root, ranges and single id give the same la
 test-real: ## whole Debian systems and programs of every target of Go against `verify` (Go, mmdebstrap; 400 MB, minutes)
 	MANIFESTCTL_REAL=1 $(GO) test -count=1 -timeout 60m ./pkg/verify -run 'TestRealTrees|TestGoMatrix' -v
 
+.PHONY: kubernetes
+kubernetes: ## deploy/kubernetes through kustomize, read as Kubernetes' own types (Go)
+	$(GO) -C tools/kubernetes test ./...
+
 .PHONY: nodes
 nodes: ## builds on two real BuildKit daemons: the same images as here, nodes that are killed (root, runc; minutes)
 	MANIFESTCTL_NODES=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run TestNodes

@@ -35,6 +35,7 @@ if command -v gcc >/dev/null; then
 else
 	left+=("race detector: it needs a C compiler (gcc, libc6-dev)")
 fi
+stage "deploy/kubernetes" make --no-print-directory kubernetes
 stage "fuzzing" make --no-print-directory fuzz-short
 stage "reproducibility" make --no-print-directory repro
 
