@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -88,11 +87,13 @@ func (b Builder) newNodeName() string {
 	}
 }
 
-var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}$`)
-
 // CheckName reports what cannot be the name of a builder or node.
 func CheckName(name string) error {
-	if !nameForm.MatchString(name) {
+	ok := name != "" && len(name) <= 128 && !strings.ContainsRune("._-", rune(name[0]))
+	for _, c := range name {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("._-", c))
+	}
+	if !ok {
 		return fmt.Errorf("%w: name %q: letters, digits, '.', '_' and '-', at most 128", ErrInvalid, name)
 	}
 	return nil

@@ -99,7 +99,7 @@ func (d *display) vertex(owner <-chan *client.SolveStatus, v *client.Vertex, in 
 		}
 		if v.Completed != nil {
 			s.done = true
-			s.event.Kind, s.event.Cached, s.event.Error = event.VertexDone, v.Cached, noise.ReplaceAllString(v.Error, "")
+			s.event.Kind, s.event.Cached, s.event.Error = event.VertexDone, v.Cached, quiet(v.Error)
 			s.event.Canceled = strings.Contains(v.Error, "context canceled")
 			out = append(out, s.event)
 		}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/buildkit/client"
@@ -234,7 +235,7 @@ func (s *Session) cause(err error, exit *gatewayapi.ExitError) error {
 	if exit != nil && exit.ExitCode != gatewayapi.UnknownExitStatus {
 		return &sandbox.ExitError{Code: int(exit.ExitCode)}
 	}
-	text := noise.ReplaceAllString(err.Error(), "")
+	text := quiet(err.Error())
 	if strings.Contains(text, "no space left on device") {
 		return fmt.Errorf("the node has no space left: %s", text)
 	}
@@ -242,4 +243,8 @@ func (s *Session) cause(err error, exit *gatewayapi.ExitError) error {
 }
 
 // noise is what BuildKit puts before the cause.
-var noise = regexp.MustCompile(`^(failed to solve: |failed to compute cache key: |failed to calculate checksum of ref [^"]*: |rpc error: code = \w+ desc = )+`)
+var noise = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(failed to solve: |failed to compute cache key: |failed to calculate checksum of ref [^"]*: |rpc error: code = \w+ desc = )+`)
+})
+
+func quiet(text string) string { return noise().ReplaceAllString(text, "") }
