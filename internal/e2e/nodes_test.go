@@ -283,6 +283,8 @@ func TestNodes(t *testing.T) {
 		}
 	})
 
+	t.Run("caches", func(t *testing.T) { f.caches(t, w, registry, base) })
+
 	t.Run("killed", func(t *testing.T) {
 		dockerfile("RUN echo going; sleep 3\nRUN echo done > /done\n")
 		f.kill(t, w, app)
@@ -370,4 +372,51 @@ func (f *fleet) kill(t *testing.T, w who, dir string) {
 	assert.NotEqual(t, nodes[0], nodes[1])
 	assert.Contains(t, all.String(), "the node was lost")
 	assert.Contains(t, ok(t, w.command(nil, "builder", "ls")).stdout, "unreachable")
+}
+
+// caches: records of a spec are ours wherever it is built, those of a Dockerfile are BuildKit's, with a tag for each platform.
+func (f *fleet) caches(t *testing.T, w who, registry, base string) {
+	dir := makeCase(t, w, "spec")
+	build := func(root, builder string, args ...string) result {
+		return ok(t, w.other(nil, shared.bin, append([]string{
+			"--root", filepath.Join(w.home, root), "build", "--progress=plain", "--builder", builder, "--build-arg", "BASE=" + base,
+		}, args...)...))
+	}
+	build("spec-store", "two", dir)
+	r := build("spec-store", "local", dir)
+	assert.Empty(t, stepsRun(r.stderr), "what a node did is not done again here: %s", r.stderr)
+	assert.Contains(t, r.stderr, "CACHED")
+
+	dir = makeCase(t, w, "stages")
+	cache := registry + "/cache:c"
+	platforms := []string{"--platform", "linux/amd64,linux/arm64"}
+	build("first", "two", append(platforms, "--cache-to", "type=registry,mode=max,ref="+cache, dir)...)
+	for _, suffix := range []string{"-linux-amd64", "-linux-arm64"} {
+		ok(t, w.command(nil, "digest", cache+suffix))
+	}
+	for _, d := range f.daemons {
+		must(t, d.Command(t.Context(), "prune", "--all"))
+	}
+	r = build("second", "two", append(platforms, "--cache-from", "type=registry,ref="+cache, dir)...)
+	assert.Empty(t, stepsRun(r.stderr), "every step is in the cache: %s", r.stderr)
+	assert.Contains(t, r.stderr, "CACHED")
+
+	refused := do(t, w.command(nil, "build", "--builder", "two", "--build-arg", "BASE="+base, "--cache-to", "type=inline", dir))
+	assert.Equal(t, 2, refused.code, refused.stderr)
+}
+
+// stepsRun gives the RUN steps of a plain log that were not cached.
+func stepsRun(log string) []string {
+	titles := map[string]string{}
+	var out []string
+	for line := range strings.Lines(log) {
+		number, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch {
+		case strings.HasPrefix(rest, "[") && strings.Contains(rest, "] RUN "):
+			titles[number] = rest
+		case strings.HasPrefix(rest, "DONE ") && titles[number] != "":
+			out = append(out, titles[number])
+		}
+	}
+	return out
 }

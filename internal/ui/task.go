@@ -79,7 +79,7 @@ func (t *tracker) start(id string, at time.Time, e event.Event) (_ *task, isNew 
 	return k, true
 }
 
-// title is "[PLATFORM STEP/STEPS] NAME".
+// title is "[NODE PLATFORM STEP/STEPS] NAME". A frontend's names begin with such a bracket: the node goes into it.
 func title(e event.Event) string {
 	name := e.Name
 	if name == "" {
@@ -89,6 +89,10 @@ func title(e event.Event) string {
 	if e.Steps > 0 {
 		where = strings.TrimSpace(fmt.Sprintf("%s %d/%d", where, e.Step, e.Steps))
 	}
+	if rest, ok := strings.CutPrefix(name, "["); ok && where == "" && e.Node != "" {
+		return escape(strings.TrimSpace("[" + e.Node + " " + rest))
+	}
+	where = strings.TrimSpace(e.Node + " " + where)
 	if where != "" {
 		name = "[" + where + "] " + strings.TrimSpace(name)
 	}

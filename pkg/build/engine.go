@@ -40,6 +40,7 @@ type engine struct {
 	devices  sync.Once // fills found
 	found    *cdi.Devices
 	runners  atomic.Pointer[map[string]string] // by vertex, once they are known
+	places   atomic.Pointer[map[string]string] // the nodes that vertices of a spec were planned for
 	early    atomic.Pointer[early]             // nil until the graph is known
 }
 
@@ -58,6 +59,9 @@ func (e *engine) setRunners(r map[string]string) { e.runners.Store(&r) }
 func (e *engine) emit(ev event.Event) {
 	if r := e.runners.Load(); r != nil && ev.Kind == event.VertexStart {
 		ev.Runner = (*r)[ev.ID]
+	}
+	if r := e.places.Load(); r != nil && ev.Node == "" {
+		ev.Node = (*r)[ev.ID]
 	}
 	e.o.Events.Emit(ev)
 }

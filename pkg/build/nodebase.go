@@ -109,8 +109,23 @@ func (e *engine) solveTargets(ctx context.Context, targets []graph.Target) ([]so
 		return nil, err
 	}
 	e.setRunners(runners)
+	e.places.Store(f.planned(roots))
 	e.nodes.fleet = f
 	return e.solver.Solve(ctx, roots)
+}
+
+// planned gives the nodes of the processes below roots, by vertex.
+func (f *fleet) planned(roots []*graph.Vertex) *map[string]string {
+	out := map[string]string{}
+	for v := range below(roots) {
+		if _, ok := v.Op.(graph.Exec); !ok {
+			continue
+		}
+		if list := f.choices[v.Platform]; len(list) > 0 && list[0].conn != nil {
+			out[v.Digest().String()] = list[0].conn.Name()
+		}
+	}
+	return &out
 }
 
 // localTargets are those whose processes run here.

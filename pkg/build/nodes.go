@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -261,27 +262,37 @@ func (f *fleet) close() error {
 	return errors.Join(errs...)
 }
 
+// below gives all vertices that roots need, each once.
+func below(roots []*graph.Vertex) iter.Seq[*graph.Vertex] {
+	return func(yield func(*graph.Vertex) bool) {
+		seen := map[*graph.Vertex]bool{}
+		todo := slices.Clone(roots)
+		for len(todo) > 0 {
+			v := todo[len(todo)-1]
+			todo = todo[:len(todo)-1]
+			if v == nil || seen[v] {
+				continue
+			}
+			seen[v] = true
+			if !yield(v) {
+				return
+			}
+			todo = append(todo, v.Inputs...)
+		}
+	}
+}
+
 // registries are the hosts of images below roots.
 func registries(roots []*graph.Vertex) []string {
 	var out []string
-	seen := map[*graph.Vertex]bool{}
-	var visit func(v *graph.Vertex)
-	visit = func(v *graph.Vertex) {
-		if v == nil || seen[v] {
-			return
+	for v := range below(roots) {
+		op, ok := v.Op.(graph.Image)
+		if !ok {
+			continue
 		}
-		seen[v] = true
-		if op, ok := v.Op.(graph.Image); ok {
-			if r, err := ref.Parse(op.Ref); err == nil && r.Kind == ref.Registry && !slices.Contains(out, r.Host) {
-				out = append(out, r.Host)
-			}
+		if r, err := ref.Parse(op.Ref); err == nil && r.Kind == ref.Registry && !slices.Contains(out, r.Host) {
+			out = append(out, r.Host)
 		}
-		for _, in := range v.Inputs {
-			visit(in)
-		}
-	}
-	for _, v := range roots {
-		visit(v)
 	}
 	return out
 }

@@ -1,0 +1,255 @@
+package buildkit
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/session/auth"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/manifestctl/manifestctl/internal/testregistry"
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/platform"
+	"github.com/manifestctl/manifestctl/pkg/store"
+)
+
+func openStore(t *testing.T) *store.Store {
+	t.Helper()
+	st, err := store.Open(t.Context(), t.TempDir(), store.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, st.Close()) })
+	return st
+}
+
+func nowhere(context.Context, ocispec.Descriptor) error { return store.ErrNotFound }
+
+// TestContentsShowOnlyWhatIsShipped: a node reads the layers of the build and nothing else of the store.
+func TestContentsShowOnlyWhatIsShipped(t *testing.T) {
+	st := openStore(t)
+	ours, err := st.PutBytes(t.Context(), ocispec.MediaTypeImageLayer, []byte("a layer"))
+	require.NoError(t, err)
+	private, err := st.PutBytes(t.Context(), ocispec.MediaTypeImageLayer, []byte("another build's"))
+	require.NoError(t, err)
+	c := newContents(st, nowhere)
+	c.ship(ours)
+	doc := c.shipBytes([]byte("{}"))
+
+	for d, want := range map[digest.Digest]string{ours.Digest: "a layer", doc: "{}"} {
+		info, err := c.Info(t.Context(), d)
+		require.NoError(t, err)
+		assert.Equal(t, int64(len(want)), info.Size)
+		r, err := c.ReaderAt(t.Context(), ocispec.Descriptor{Digest: d})
+		require.NoError(t, err)
+		raw := make([]byte, r.Size())
+		_, err = r.ReadAt(raw, 0)
+		require.NoError(t, err)
+		assert.Equal(t, want, string(raw))
+		require.NoError(t, r.Close())
+	}
+	_, err = c.Info(t.Context(), private.Digest)
+	require.ErrorIs(t, err, cerrdefs.ErrNotFound)
+	_, err = c.ReaderAt(t.Context(), private)
+	require.ErrorIs(t, err, cerrdefs.ErrNotFound)
+	require.Error(t, c.Delete(t.Context(), ours.Digest))
+	require.Error(t, c.Walk(t.Context(), func(content.Info) error { return nil }))
+}
+
+// TestContentsBringLayersThatAreElsewhere: a base layer is fetched when a node wants it, not before.
+func TestContentsBringLayersThatAreElsewhere(t *testing.T) {
+	st := openStore(t)
+	desc := ocispec.Descriptor{Digest: digest.FromString("later"), Size: 5}
+	brought := 0
+	c := newContents(st, func(ctx context.Context, d ocispec.Descriptor) error {
+		brought++
+		_, err := st.PutBytes(ctx, d.MediaType, []byte("later"))
+		return err
+	})
+	c.ship(desc)
+	assert.Zero(t, brought)
+	for range 2 {
+		r, err := c.ReaderAt(t.Context(), desc)
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+	}
+	assert.Equal(t, 1, brought)
+}
+
+func TestContentsTakeWhatIsWanted(t *testing.T) {
+	st := openStore(t)
+	c := newContents(st, nowhere)
+	write := func(text string, desc ocispec.Descriptor) error {
+		w, err := c.Writer(t.Context(), content.WithRef("x"), content.WithDescriptor(desc))
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		if _, err := w.Write([]byte(text)); err != nil {
+			return err
+		}
+		return w.Commit(t.Context(), desc.Size, desc.Digest)
+	}
+	good := ocispec.Descriptor{Digest: digest.FromString("layer"), Size: 5}
+	require.Error(t, write("other", good), "bytes of another digest are refused")
+	_, err := st.Stat(good.Digest)
+	require.ErrorIs(t, err, store.ErrNotFound)
+	require.Error(t, write("lay", good), "half of a layer is refused")
+	require.NoError(t, write("layer", good))
+	size, err := st.Stat(good.Digest)
+	require.NoError(t, err)
+	assert.Equal(t, int64(5), size)
+	require.ErrorIs(t, write("layer", good), cerrdefs.ErrAlreadyExists, "it is not sent twice")
+
+	base := ocispec.Descriptor{Digest: digest.FromString("base"), Size: 4}
+	c.known = func(_ context.Context, d digest.Digest) bool { return d == base.Digest }
+	require.ErrorIs(t, write("base", base), cerrdefs.ErrAlreadyExists, "what a registry has is not sent")
+}
+
+// TestCredentialsAreForRegistriesOfTheBuild: a node cannot ask for others.
+func TestCredentialsAreForRegistriesOfTheBuild(t *testing.T) {
+	var asked []string
+	k := &keychain{host: Host{
+		Hosts: []string{"docker.io", "registry.example:5000"},
+		Credentials: func(_ context.Context, host string) (string, string, error) {
+			asked = append(asked, host)
+			return "me", "of " + host, nil
+		},
+	}}
+	for host, want := range map[string]string{
+		"registry.example:5000": "of registry.example:5000", "registry-1.docker.io": "of docker.io", "other.example": "", "registry.example": "",
+	} {
+		r, err := k.Credentials(t.Context(), &auth.CredentialsRequest{Host: host})
+		require.NoError(t, err)
+		assert.Equal(t, want, r.Secret, host)
+	}
+	assert.ElementsMatch(t, []string{"registry.example:5000", "docker.io"}, asked)
+}
+
+// TestDisplayShowsAVertexOnce: two platforms on one node share vertices.
+func TestDisplayShowsAVertexOnce(t *testing.T) {
+	var got []string
+	d := &display{node: "n", vertices: map[string]*shown{}, events: func(e event.Event) {
+		got = append(got, string(e.Kind)+" "+e.Name+" "+string(e.Data)+e.Node)
+	}}
+	one := digest.FromString("one")
+	v := graph.New(graph.Merge{}, platform.Platform{}, graph.Meta{Name: "RUN x", Source: "Dockerfile:1"})
+	known := map[digest.Digest]*graph.Vertex{one: v}
+	now := time.Now()
+	statuses := func() chan *client.SolveStatus {
+		c := make(chan *client.SolveStatus, 3)
+		c <- &client.SolveStatus{Vertexes: []*client.Vertex{{Digest: one, Name: "theirs", Started: &now}}}
+		c <- &client.SolveStatus{Logs: []*client.VertexLog{{Vertex: one, Stream: 1, Data: []byte("hi")}}}
+		c <- &client.SolveStatus{Vertexes: []*client.Vertex{{Digest: one, Name: "theirs", Started: &now, Completed: &now}}}
+		close(c)
+		return c
+	}
+	d.show(statuses(), known, "")
+	d.show(statuses(), known, "")
+	assert.Equal(t, []string{"start RUN x n", "log  hi", "done RUN x n"}, got)
+	got = nil
+	d.show(statuses(), known, "vertex of ours")
+	assert.Equal(t, []string{"log  hi"}, got, "of a vertex that is shown already there is the output")
+}
+
+func TestNativeAndEmulated(t *testing.T) {
+	p := func(text string) platform.Platform {
+		out, err := platform.Parse(text)
+		require.NoError(t, err)
+		return out
+	}
+	native, emulated := split([]platform.Platform{p("linux/amd64"), p("linux/amd64/v2"), p("linux/arm64"), p("linux/386"), p("linux/arm/v7")})
+	assert.Equal(t, []platform.Platform{p("linux/amd64"), p("linux/amd64/v2"), p("linux/386")}, native)
+	assert.Equal(t, []platform.Platform{p("linux/arm64"), p("linux/arm/v7")}, emulated)
+	native, emulated = split(nil)
+	assert.Empty(t, append(native, emulated...))
+}
+
+func TestReasons(t *testing.T) {
+	for text, want := range map[string]string{
+		`failed to solve: failed to compute cache key: failed to calculate checksum of ref a::b: "/x": not found`: `"/x": not found`,
+		"rpc error: code = Unknown desc = no": "no",
+		"process failed":                      "process failed",
+	} {
+		assert.Equal(t, want, quiet(text))
+	}
+}
+
+// TestUnreachable: what keeps us from a node is said, at once, and is of the right kind.
+func TestUnreachable(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+		return path
+	}
+	ca, err := testregistry.NewAuthority("daemon")
+	require.NoError(t, err)
+	stranger, err := testregistry.NewAuthority("stranger")
+	require.NoError(t, err)
+	cert, key, err := ca.Issue(time.Now().Add(-time.Minute), "127.0.0.1")
+	require.NoError(t, err)
+	pair, err := tls.X509KeyPair(cert, key)
+	require.NoError(t, err)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(), NextProtos: []string{"h2"},
+	})
+	require.NoError(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = c.Read(make([]byte, 1)) // the handshake
+				_ = c.Close()
+			}()
+		}
+	}()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, free.Close())
+	caFile, otherCA := file("ca", ca.PEM), file("other", stranger.PEM)
+	theirCert, theirKey, err := stranger.Issue(time.Now().Add(-time.Minute), "me")
+	require.NoError(t, err)
+	certFile, keyFile := file("cert", theirCert), file("key", theirKey)
+	url := "tcp://" + l.Addr().String()
+	for name, tc := range map[string]struct {
+		endpoint Endpoint
+		want     error
+	}{
+		"nobody there":       {Endpoint{URL: "tcp://" + free.Addr().String()}, ErrUnreachable},
+		"no socket":          {Endpoint{URL: "unix://" + filepath.Join(dir, "none.sock")}, ErrUnreachable},
+		"we do not trust it": {Endpoint{URL: url, CACert: otherCA}, ErrCertificate},
+		"it wants ours":      {Endpoint{URL: url, CACert: caFile}, ErrCertificate},
+		"it refuses ours":    {Endpoint{URL: url, CACert: caFile, Cert: certFile, Key: keyFile}, ErrCertificate},
+		"another name":       {Endpoint{URL: url, CACert: caFile, Server: "daemon.example"}, ErrCertificate},
+		"no such file":       {Endpoint{URL: url, CACert: filepath.Join(dir, "none")}, ErrCertificate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.endpoint.Name = "node"
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			n, err := Dial(ctx, tc.endpoint)
+			if err == nil {
+				_, err = n.Status(ctx)
+				require.NoError(t, n.Close())
+			}
+			require.ErrorIs(t, err, tc.want)
+			assert.True(t, strings.HasPrefix(err.Error(), "node node"), err)
+		})
+	}
+}
