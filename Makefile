@@ -154,7 +154,7 @@ test-real: ## whole Debian systems and programs of every target of Go against `v
 
 .PHONY: kubernetes
 kubernetes: ## deploy/kubernetes through kustomize, read as Kubernetes' own types (Go)
-	$(GO) -C tools/kubernetes test ./...
+	$(GO) test -modfile=tools/kubernetes.mod internal/deploy/kubernetes_test.go
 
 .PHONY: nodes
 nodes: ## builds on two real BuildKit daemons: the same images as here, nodes that are killed (root, runc; minutes)

@@ -1,6 +1,8 @@
-// Package kubernetes checks deploy/kubernetes: kustomize is run over it, and what it writes is read strictly as Kubernetes'
-// own types. No cluster and no network is needed.
-package kubernetes
+//go:build ignore
+
+// It is run by its name, with modules of its own: make kubernetes.
+
+package deploy
 
 import (
 	"os"

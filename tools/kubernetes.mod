@@ -1,5 +1,5 @@
 // The check of deploy/kubernetes: kustomize and the types of Kubernetes, apart from what users of the module build.
-module github.com/manifestctl/manifestctl/tools/kubernetes
+module github.com/manifestctl/manifestctl
 
 go 1.26.8
 
