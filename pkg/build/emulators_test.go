@@ -3,8 +3,10 @@ package build
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -14,7 +16,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testexe"
+	"github.com/manifestctl/manifestctl/pkg/emulate"
+	"github.com/manifestctl/manifestctl/pkg/event"
+	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/packages"
+	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/source"
 )
 
@@ -98,3 +104,29 @@ func TestInstallEmulatorsFile(t *testing.T) {
 }
 
 var errAny = fmt.Errorf("any")
+
+// TestBadEmulator: what is known against an emulator is said once a platform, before anything runs.
+func TestBadEmulator(t *testing.T) {
+	foreign := platform.Platform{OS: "linux", Arch: "arm64"}
+	if emulate.Machine().Arch == "arm64" || emulate.Machine().OS != "linux" {
+		t.Skip("the warning is about arm64, elsewhere")
+	}
+	dir := t.TempDir()
+	src := filepath.Join(dir, "main.go")
+	require.NoError(t, os.WriteFile(src, []byte("package main\n\nimport \"os\"\n\nfunc main() { os.Stdout.WriteString(\"qemu-aarch64 version 5.2.0\\n\") }\n"), 0o644))
+	qemu := filepath.Join(dir, "qemu-aarch64")
+	c := exec.CommandContext(t.Context(), "go", "build", "-o", qemu, src)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, string(out))
+
+	run := &graph.Vertex{Op: graph.Exec{Args: []string{"true"}}, Platform: foreign}
+	again := &graph.Vertex{Op: graph.Exec{Args: []string{"false"}}, Platform: foreign, Inputs: []*graph.Vertex{run}}
+	var said []string
+	_, err = canRun(t.Context(), []graph.Target{{Platform: foreign, Root: again}}, emulate.Options{Emulators: map[string]string{"arm64": qemu}},
+		func(context.Context) error { return nil }, func(e event.Event) { said = append(said, e.Text) })
+	require.NoError(t, err)
+	require.Len(t, said, 1)
+	assert.Contains(t, said[0], "qemu before 6.0")
+	assert.Contains(t, said[0], "(5.2.0)")
+}

@@ -104,7 +104,7 @@ func (e *engine) solveTargets(ctx context.Context, targets []graph.Target) ([]so
 	if e.whole() {
 		return f.whole(ctx, targets)
 	}
-	runners, err := canRun(ctx, f.localTargets(targets), emulateOptions(e.o), e.worker.Ready)
+	runners, err := canRun(ctx, f.localTargets(targets), emulateOptions(e.o), e.worker.Ready, e.emit)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (e *engine) whole() bool { return e.req.Dockerfile != nil || e.req.LLB != n
 
 // here solves targets on this machine.
 func (e *engine) here(ctx context.Context, targets []graph.Target) ([]solve.Result, error) {
-	runners, err := canRun(ctx, targets, emulateOptions(e.o), e.worker.Ready)
+	runners, err := canRun(ctx, targets, emulateOptions(e.o), e.worker.Ready, e.emit)
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,11 @@ import (
 )
 
 // canRun finds what runs the processes of targets: by vertex, as [event.Event] names it. Every platform that has a process
-// to run and no way to run it is an error; so is a host that runs none at all, which ready says.
-func canRun(ctx context.Context, targets []graph.Target, o emulate.Options, ready func(context.Context) error) (map[string]string, error) {
+// to run and no way to run it is an error; so is a host that runs none at all, which ready says. What is known against an
+// emulator is a warning.
+func canRun(
+	ctx context.Context, targets []graph.Target, o emulate.Options, ready func(context.Context) error, events event.Sink,
+) (map[string]string, error) {
 	var errs []error
 	runners := map[string]string{}
 	support := map[platform.Platform]emulate.Support{}
@@ -34,6 +37,9 @@ func canRun(ctx context.Context, targets []graph.Target, o emulate.Options, read
 				errs = append(errs, fmt.Errorf("%s: %s: %w", v.Meta.Source, v.Meta.Name, err))
 			}
 			support[v.Platform] = s
+			if s.Warning != "" {
+				events.Emit(event.Event{Kind: event.Warning, Text: fmt.Sprintf("%s runs under %s (%s): %s", v.Platform, s.Path, s.Version, s.Warning)})
+			}
 		}
 		runners[v.Digest().String()] = runner(s)
 	}
