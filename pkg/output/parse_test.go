@@ -60,7 +60,7 @@ func TestParse(t *testing.T) {
 		"empty name":              {in: `type=image,"name=a,,b"`, wantErr: "a name is empty"},
 		"level":                   {in: "type=image,compression-level=x", wantErr: "no number"},
 		"level out of range":      {in: "type=image,compression-level=99", wantErr: "level 99"},
-		"compression":             {in: "type=image,compression=estargz", wantErr: "gzip, zstd or uncompressed"},
+		"compression":             {in: "type=image,compression=lz4", wantErr: "gzip, zstd, estargz or uncompressed"},
 		"zstd in Docker's types":  {in: "type=image,compression=zstd,oci-mediatypes=false", wantErr: "zstd"},
 		"registry, not pushed":    {in: "type=registry,push=false", wantErr: "use type=image"},
 		"by digest, not pushed":   {in: "type=image,push-by-digest=true", wantErr: "without push=true"},
