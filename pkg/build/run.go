@@ -53,7 +53,7 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err := checkStage(req, o, plans); err != nil {
 		return Result{}, err
 	}
-	if err := checkTagging(req, o); err != nil {
+	if err := checkTagging(req, o, plans); err != nil {
 		return Result{}, err
 	}
 	guard := newTagGuard(st, client, req, b.Targets, plans, o.Events)

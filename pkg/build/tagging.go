@@ -12,6 +12,7 @@ import (
 
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/output"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
 	"github.com/manifestctl/manifestctl/pkg/registry"
@@ -187,12 +188,14 @@ func (e *dropsError) Hint() string {
 }
 
 // checkTagging holds what is asked for tags to what can be done, before anything is built.
-func checkTagging(req Request, o Options) error {
+func checkTagging(req Request, o Options, plans []plan) error {
 	switch {
 	case req.Tagging != KeepTags && req.Stage != "":
 		return fmt.Errorf("%w: a stage has tags of its own: there is nothing to append to or to drop from", stage.ErrInvalid)
 	case req.Tagging == AppendToTags && o.Clock == nil:
 		return errors.New("appending to tags needs a clock")
+	case req.Tagging == AppendToTags && !slices.ContainsFunc(plans, func(p plan) bool { return p.append }):
+		return fmt.Errorf("%w: nothing to append to: a tag in a registry, or a name in the store, takes more platforms", output.ErrInvalid)
 	}
 	return nil
 }
