@@ -101,6 +101,7 @@ var errorKinds = []struct {
 	{build.ErrLLB, exitUsage, ""},
 	{build.ErrUnsupported, exitUsage, ""},
 	{build.ErrInput, exitUsage, ""},
+	{build.ErrAccelerate, exitUsage, "apt-get download dash coreutils libc6 ... gets packages of this machine's release"},
 	{build.ErrNoCommand, exitUsage, "name one after the image"},
 	{build.ErrSSH, exitUsage, "keys with a passphrase belong into an agent: ssh-add"},
 	{platform.ErrInvalid, exitUsage, "`manifestctl emulate ls` lists the platforms"},

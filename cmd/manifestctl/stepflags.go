@@ -18,6 +18,7 @@ type stepFlags struct {
 	disk      string
 	timeout   time.Duration // of build only
 	logLimit  string        // likewise
+	native    []string      // likewise
 	caInSteps bool
 }
 
@@ -35,6 +36,7 @@ func (s *stepFlags) add(f *pflag.FlagSet) {
 func (s *stepFlags) addBuild(f *pflag.FlagSet) {
 	s.add(f)
 	f.DurationVar(&s.timeout, "step-timeout", 0, "`DURATION` a step may run: 10m; --timeout is for the whole build")
+	f.StringArrayVar(&s.native, "accelerate", nil, "`SOURCE` of native programs (shell, coreutils, tar, ...) that stand in for the image's in emulated steps: a .deb, a directory of them, or host; may be repeated")
 	f.StringVar(&s.logLimit, "log-limit", "64MiB", "`SIZE` of a step's output that is shown; 0 for all")
 }
 
@@ -62,6 +64,7 @@ func (s *stepFlags) options(e *env, o *build.Options) (err error) {
 	case s.timeout < 0:
 		return usagef("--step-timeout %s: want a time to come", s.timeout)
 	}
+	o.Accelerate = s.native
 	o.Limits.PIDs, o.Limits.Timeout = s.pids, s.timeout
 	if !s.caInSteps {
 		return nil

@@ -98,6 +98,7 @@ type Options struct {
 	Limits      Resources           // of every step
 	LogLimit    int64               // bytes of a step's output that are shown; 0: all
 	Authorities []byte              // certificates in PEM that programs of steps trust beside their image's
+	Accelerate  []string            // packages with native programs for emulated steps, or accel.Host
 	OnError     func(FailedStep)    // called for a step that failed, while what it left is there
 	Environ     func(string) string // for secrets from variables; nil has none
 	Dir         string              // relative paths of outputs start here; "" is the working directory

@@ -84,10 +84,13 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 	e.worker = local.New(local.Options{
 		Store: st, Opener: e.opener, Contexts: e.contexts, Pins: e.pins, Secret: secrets(req, o), Remote: remote, Events: e.emit, Epoch: req.Epoch,
 		SSH: e.sshSocket, Insecure: req.Dockerfile != nil && req.Dockerfile.Allow.SecurityInsecure,
-		NoFacts: o.Verify == VerifyOff, Limits: o.Limits, LogLimit: o.LogLimit, Authorities: o.Authorities, OnError: o.OnError,
+		NoFacts: o.Verify == VerifyOff, Limits: o.Limits, LogLimit: o.LogLimit, Authorities: o.Authorities, OnError: o.OnError, Accelerate: o.Accelerate,
 		Sandbox: sandboxOptions(ctx, o), Device: e.device,
 	})
 	e.nodes = &switchWorker{Worker: e.worker}
+	if err := e.worker.Check(ctx); err != nil {
+		return nil, errors.Join(err, e.close())
+	}
 	e.solver = solve.New(e.nodes, cache, solve.Options{
 		Parallel: o.Parallel, NoCache: e.noCache(), KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,
 		Weight: e.weight, Done: e.done,

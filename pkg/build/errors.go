@@ -1,6 +1,7 @@
 package build
 
 import (
+	"github.com/manifestctl/manifestctl/pkg/accel"
 	"github.com/manifestctl/manifestctl/pkg/frontend/dockerfile"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/llb"
@@ -16,6 +17,8 @@ var (
 	// ErrDockerfile is a mistake in a Dockerfile, or what was asked for while it was read; ErrInput a context that is none.
 	ErrDockerfile = dockerfile.ErrInvalid
 	ErrInput      = dockerfile.ErrInput
+	// ErrAccelerate is a source of native programs that is none.
+	ErrAccelerate = accel.ErrSource
 	// ErrLLB is a definition that cannot be read, and ErrUnsupported one that asks for what there is not.
 	ErrLLB         = llb.ErrInvalid
 	ErrUnsupported = llb.ErrUnsupported

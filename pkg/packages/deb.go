@@ -23,7 +23,12 @@ func IsDeb(head []byte) bool { return strings.HasPrefix(string(head), arMagic) }
 
 // DebData returns the archive of a Debian package's files as it is in r: a tar, compressed by gzip, xz, zstd, bzip2 or not.
 // A truncated one ends with [io.ErrUnexpectedEOF].
-func DebData(r io.Reader) (io.Reader, error) {
+func DebData(r io.Reader) (io.Reader, error) { return debMember(r, "data.tar") }
+
+// DebControl returns the archive of what a Debian package says of itself: a tar with "control", compressed as DebData's is.
+func DebControl(r io.Reader) (io.Reader, error) { return debMember(r, "control.tar") }
+
+func debMember(r io.Reader, want string) (io.Reader, error) {
 	magic := make([]byte, len(arMagic))
 	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != arMagic {
 		return nil, fmt.Errorf("%w: it does not begin as an ar archive does", ErrDeb)
@@ -31,7 +36,7 @@ func DebData(r io.Reader) (io.Reader, error) {
 	for n := range maxMembers {
 		head := make([]byte, arHeader)
 		if _, err := io.ReadFull(r, head); err != nil {
-			return nil, fmt.Errorf("%w: no data.tar in it: %w", ErrDeb, noEOF(err))
+			return nil, fmt.Errorf("%w: no %s in it: %w", ErrDeb, want, noEOF(err))
 		}
 		size, err := strconv.ParseInt(strings.TrimRight(string(head[48:58]), " "), 10, 64)
 		if err != nil || size < 0 || string(head[58:]) != "`\n" {
@@ -41,14 +46,14 @@ func DebData(r io.Reader) (io.Reader, error) {
 		switch {
 		case n == 0 && name != "debian-binary":
 			return nil, fmt.Errorf("%w: an ar archive that begins with %q", ErrDeb, name)
-		case strings.HasPrefix(name, "data.tar"):
+		case strings.HasPrefix(name, want):
 			return &wholeReader{r: r, left: size}, nil
 		}
 		if _, err := io.CopyN(io.Discard, r, size+size%2); err != nil {
 			return nil, fmt.Errorf("%w: %q is cut off: %w", ErrDeb, name, noEOF(err))
 		}
 	}
-	return nil, fmt.Errorf("%w: no data.tar among its first %d members", ErrDeb, maxMembers)
+	return nil, fmt.Errorf("%w: no %s among its first %d members", ErrDeb, want, maxMembers)
 }
 
 func noEOF(err error) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/layer"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
@@ -23,7 +24,7 @@ import (
 )
 
 // execKey is the content of the rootfs and of what is mounted from elsewhere. Secrets and cache mounts are never in it.
-func (w *Worker) execKey(ctx context.Context, op graph.Exec, inputs []solve.Result) (digest.Digest, error) {
+func (w *Worker) execKey(ctx context.Context, v *graph.Vertex, op graph.Exec, inputs []solve.Result) (digest.Digest, error) {
 	parts := []digest.Digest{inputAt(inputs, 0).Identity()}
 	for _, m := range op.Mounts {
 		if m.Type != graph.MountBind {
@@ -38,6 +39,13 @@ func (w *Worker) execKey(ctx context.Context, op graph.Exec, inputs []solve.Resu
 			return "", fmt.Errorf("bind mount at %s: %w", m.Target, err)
 		}
 		parts = append(parts, d)
+	}
+	if w.accelerates(v) {
+		tools, err := w.tools(ctx)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, tools.Digest())
 	}
 	return digestOf(parts...), nil
 }
@@ -114,17 +122,43 @@ func (w *Worker) exec(ctx context.Context, v *graph.Vertex, op graph.Exec, input
 	log := &stepLog{w: w, v: v, left: w.o.LogLimit}
 	step.Stdout, step.Stderr = log.stream(1), log.stream(2)
 	emulated := watch(&step, v.Platform)
+	plain := step.Lowers
+	native, err := w.accelerate(ctx, v, &step, base.Layers)
+	if err != nil {
+		return solve.Result{}, err
+	}
 	step.Keep, step.KeepFailed = filepath.Join(dir, "fs"), w.o.OnError != nil
 	if op.RootReadOnly || op.RootDiscard {
 		return base, w.failed(ctx, v, step, emulated.explain(pool.Run(ctx, step)))
 	}
-
-	l, err := w.commit(ctx, func(out io.Writer) error {
-		step.Diff = out
-		return emulated.explain(pool.Run(ctx, step))
-	})
+	run := func() (solve.Layer, error) {
+		l, err := w.commit(ctx, func(out io.Writer) error {
+			step.Diff = out
+			return emulated.explain(pool.Run(ctx, step))
+		})
+		if err != nil {
+			return solve.Layer{}, w.failed(ctx, v, step, err)
+		}
+		return l, nil
+	}
+	l, err := run()
+	if err == nil && native != nil {
+		var name string
+		if name, err = w.leaked(ctx, native, l); err == nil && name != "" {
+			w.o.Events.Emit(event.Event{Kind: event.Warning, ID: v.Digest().String(), Text: fmt.Sprintf(
+				"/%s in the step's layer is a native program or library (--accelerate): the step is run again without them", name)})
+			if dir, err = w.trees.scratch(); err != nil {
+				return solve.Result{}, err
+			}
+			if step.Scratch, err = w.trees.scratch(); err != nil {
+				return solve.Result{}, err
+			}
+			step.Lowers, step.Keep = plain, filepath.Join(dir, "fs")
+			l, err = run()
+		}
+	}
 	if err != nil {
-		return solve.Result{}, w.failed(ctx, v, step, err)
+		return solve.Result{}, err
 	}
 	r := base.With(l)
 	w.trees.keep(dir, r)

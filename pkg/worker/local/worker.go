@@ -52,6 +52,8 @@ type Options struct {
 	Insecure bool              // RUN --security=insecure is allowed
 	Limits   sandbox.Resources // of every step
 	LogLimit int64             // bytes of a step's output that are passed on; 0: all
+	// Accelerate is where native programs come from that stand in for those of foreign images (package accel); none: nowhere.
+	Accelerate []string
 	// Authorities are certificates in PEM that programs of steps trust beside those of the image; nil: none.
 	Authorities []byte
 	OnError     func(FailedStep) // called for steps that failed, one at a time; nil: nobody looks at what they left
@@ -81,6 +83,7 @@ type Worker struct {
 
 	virtual virtuals
 
+	native  nativeTools
 	shells  sync.Mutex // one asks at a time
 	watched sync.Once  // that limits are kept by watching was said
 
@@ -144,7 +147,7 @@ func (w *Worker) Key(ctx context.Context, v *graph.Vertex, inputs []solve.Result
 	case graph.File:
 		return w.fileKey(ctx, op, inputs)
 	case graph.Exec:
-		return w.execKey(ctx, op, inputs)
+		return w.execKey(ctx, v, op, inputs)
 	case graph.Layer:
 		return w.layerKey(ctx, op, inputs)
 	case graph.Copy:
