@@ -152,6 +152,8 @@ func (b *bench) transfers() (err error) {
 	fmt.Fprintf(&w, "\n## W6: copies\n\nAn index of %d platforms with %d layers each, %d MB, between two of Debian's docker-registry on the loopback. crane %s, %s.\n",
 		copyPlatforms, copyLayers, copyBytes/1_000_000, line(filepath.Join(b.dir, "crane"), "version"), line("skopeo", "--version"))
 	fmt.Fprintf(&w, "Medians of interleaved runs; the ratio is the median of the ratios of each run to the best peer of the same run. Peaks are of resident memory (ru_maxrss).\n\n")
+	fmt.Fprintf(&w, "Two requests of manifestctl's look for what refers to the images, which its peers leave behind: the list of referrers, which this registry lacks, and the\n"+
+		"tags, by which cosign names signatures. Neither tells what the other would: a copy without one of them could lose evidence. --referrers=false makes neither.\n\n")
 	fmt.Fprintln(&w, "| work | manifestctl | crane | skopeo | ratio | target | CPU: manifestctl / crane / skopeo | requests | peak MiB |")
 	fmt.Fprintln(&w, "|---|---|---|---|---|---|---|---|---|")
 	for _, way := range ways {

@@ -335,6 +335,20 @@ func TestInterop_dockerRegistry(t *testing.T) {
 	assert.Equal(t, idx.Desc.Digest.String()+"\n", ok(t, w.command(nil, "digest", mirror+"/app:1")).stdout)
 	ok(t, w.command(nil, "copy", mirror+"/app:1", "oci:"+filepath.Join(w.home, "mirrored")+":1"))
 
+	// serve is a cache of it, for peers too; what was not kept is not there without it.
+	needs(t, "skopeo")
+	cache := filepath.Join(w.home, "cache")
+	proxy := startServe(t, w, "--proxy", theirs, cache).addr
+	pulled := filepath.Join(w.home, "pulled")
+	skopeo := func(addr string, to string) {
+		ran(t, exec.Command("skopeo", "--insecure-policy", "copy", "-q", "--all", "--src-tls-verify=false", "docker://"+addr+"/app:1", "oci:"+pulled+":"+to))
+	}
+	skopeo(proxy, "1")
+	gone := startServe(t, w, "--offline", "--proxy", theirs, cache+"-other").addr
+	assert.Equal(t, 1, do(t, w.command(nil, "digest", gone+"/app:1")).code, "nothing was kept there")
+	skopeo(proxy, "2")
+	assert.Equal(t, idx.Desc.Digest.String()+"\n", ok(t, w.command(nil, "digest", "oci:"+pulled+":2")).stdout)
+
 	// With a name, over TLS.
 	secured(t, w)
 	certs := filepath.Join(w.home, "certs")
