@@ -10,8 +10,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // TestDebianDockerfile builds what Debian's buildpack-deps does: apt-get of curl, git and gcc with a cache mount, a user, a program that is
@@ -25,7 +23,7 @@ func TestDebianDockerfile(t *testing.T) {
 	}
 	tool(t, "mmdebstrap")
 	w := ordinary(t, "ranges")
-	registry := testregistry.Debian(t)
+	registry := debianRegistry(t)
 	base := w.copyTree(t, "../../examples/debian/base", "base")
 	must(t, exec.Command("../../scripts/debian-base.sh", base, "amd64", "arm64"))
 	w.own(t, base)

@@ -8,8 +8,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // TestDebian does what examples/debian/README.md says, as an ordinary user with subuid ranges: packages extracted by
@@ -22,7 +20,7 @@ func TestDebian(t *testing.T) {
 		t.Skip("the base is made for amd64 and arm64 on amd64")
 	}
 	w := ordinary(t, "ranges")
-	registry := testregistry.Debian(t)
+	registry := debianRegistry(t)
 
 	base := w.copyTree(t, "../../examples/debian/base", "base")
 	for _, arch := range []string{"amd64", "arm64"} {

@@ -11,8 +11,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // busyboxes is a directory with busybox of Debian for amd64 and arm64, as ARCH.tar, made once.
@@ -57,7 +55,7 @@ func TestGuide(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the other platform is arm64 here")
 	}
-	registry := testregistry.Debian(t)
+	registry := debianRegistry(t)
 	for _, w := range everybody(t) {
 		t.Run(w.name, func(t *testing.T) {
 			base := alpineLike(t, w, registry)
@@ -99,7 +97,7 @@ func TestDockerfileIsTheSameForEverybody(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the other platform is arm64 here")
 	}
-	registry := testregistry.Debian(t)
+	registry := debianRegistry(t)
 	base := alpineLike(t, everybody(t)[0], registry)
 	digests := map[string]string{}
 	for _, w := range everybody(t) {

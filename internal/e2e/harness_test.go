@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // shared is a directory that every user can read, with what all tests use.
@@ -189,6 +191,12 @@ func tool(t *testing.T, name string) string {
 	path, err := exec.LookPath(name)
 	require.NoError(t, err, "this test compares with %s: run make deps", name)
 	return path
+}
+
+// debianRegistry starts docker-registry and returns its address.
+func debianRegistry(t *testing.T) string {
+	t.Helper()
+	return testregistry.Debian(t)
 }
 
 // ourRegistry starts manifestctl serve as w and returns its address.

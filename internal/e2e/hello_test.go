@@ -14,8 +14,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // helloTree is examples/hello with its programs compiled, made once.
@@ -45,7 +43,7 @@ var machines = map[string]string{
 var epoch = []string{"SOURCE_DATE_EPOCH=1700000000"}
 
 func TestHelloIsTheSameForEverybody(t *testing.T) {
-	registry := testregistry.Debian(t)
+	registry := debianRegistry(t)
 	digests := map[string]string{}
 	for _, w := range everybody(t) {
 		tree := hello(t, w, "checkout")
@@ -112,7 +110,7 @@ func TestHelloIsTheSameForEverybody(t *testing.T) {
 }
 
 func TestPeersReadWhatWasPushed(t *testing.T) {
-	registry := testregistry.Debian(t)
+	registry := debianRegistry(t)
 	w := everybody(t)[0]
 	image := registry + "/hello:1.0"
 	digest := digestOf(t, ok(t, w.command(nil, "build", "-t", image, "--push", hello(t, w, "hello"))))
@@ -180,7 +178,7 @@ func TestPeersReadWhatWasPushed(t *testing.T) {
 func TestOurRegistryForPeers(t *testing.T) {
 	for _, w := range everybody(t) {
 		t.Run(w.name, func(t *testing.T) {
-			ours, theirs := ourRegistry(t, w), testregistry.Debian(t)
+			ours, theirs := ourRegistry(t, w), debianRegistry(t)
 			digest := digestOf(t, ok(t, w.command(nil, "build", "-t", ours+"/team/hello:1.0", "--push", hello(t, w, "hello"))))
 			skopeo := func(from, to string) {
 				ok(t, w.other(nil, tool(t, "skopeo"), "copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+from, "docker://"+to))

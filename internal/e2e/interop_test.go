@@ -18,7 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
-	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // craneProgram is crane, built once from the version that tools/go.mod pins.
@@ -320,7 +319,7 @@ func TestInterop_dockerRegistry(t *testing.T) {
 	idx := testimage.Index(amd, testimage.Image("linux/arm64", testimage.Layer(testimage.File("a", "c")).Gzip()))
 	layout := filepath.Join(w.home, "layout")
 	testimage.WriteLayout(t, layout, map[string]testimage.Content{"index": idx})
-	theirs := testregistry.Debian(t)
+	theirs := debianRegistry(t)
 	ok(t, w.command(nil, "copy", "oci:"+layout+":index", theirs+"/app:1"))
 	back := filepath.Join(w.home, "back")
 	assert.Contains(t, ok(t, w.command(nil, "copy", theirs+"/app:1", "oci:"+back+":1")).stdout, idx.Desc.Digest.String())

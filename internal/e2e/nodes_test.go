@@ -227,7 +227,7 @@ steps:
 // TestNodes builds on real BuildKit daemons: what comes out is what this machine makes, and what goes wrong is said.
 func TestNodes(t *testing.T) {
 	f := newFleet(t)
-	registry := testregistry.Debian(t)
+	registry := debianRegistry(t)
 
 	t.Run("same images", func(t *testing.T) {
 		w := ordinary(t, "ranges")

@@ -8,8 +8,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // manifestTypes lists the media types of an index, its manifests, configs and layers, by skopeo's reading.
@@ -51,7 +49,7 @@ func cutTag(ref string) (repo, tag string, ok bool) {
 }
 
 func TestOutputForms(t *testing.T) {
-	registry := testregistry.Debian(t)
+	registry := debianRegistry(t)
 	w := everybody(t)[0]
 	dir := busybox(t, w, "forms", "  - run: uname -m > /machine\n")
 	const oci, docker = "application/vnd.oci.image.", "application/vnd.docker."

@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
-	"github.com/manifestctl/manifestctl/internal/testregistry"
 	"github.com/manifestctl/manifestctl/pkg/index"
 )
 
@@ -35,7 +34,7 @@ func TestReaders(t *testing.T) {
 	if os.Getuid() != 0 {
 		w = who{name: "self", home: t.TempDir()}
 	}
-	addr := testregistry.Debian(t)
+	addr := debianRegistry(t)
 	layer := func(text string) testimage.LayerData {
 		return testimage.Layer(testimage.Dir("etc"), testimage.File("etc/who", text)).Gzip()
 	}
