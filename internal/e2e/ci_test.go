@@ -16,6 +16,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // pipeline is what the templates in ci/ are run in: a registry with users and TLS, and a project.
@@ -152,7 +154,7 @@ func TestCI_gitlab(t *testing.T) {
 
 // TestCI_image builds the image of the templates' jobs, on a base that a test has, and runs it.
 func TestCI_image(t *testing.T) {
-	registry := debianRegistry(t)
+	registry := testregistry.Debian(t)
 	w := root(t)
 	if os.Getuid() != 0 {
 		w = who{name: "self", home: t.TempDir()}
