@@ -7,7 +7,7 @@ set -euo pipefail
 case "${1-}" in
 demo) packages=(qemu-user-static ca-certificates) ;;
 test) packages=(qemu-user-static uidmap busybox-static skopeo podman buildah umoci docker-registry runc mmdebstrap
-	apache2-utils docker.io containerd rpm xz-utils bzip2 zstd git strace chromium ca-certificates gcc libc6-dev) ;;
+	apache2-utils bubblewrap docker.io containerd rpm xz-utils bzip2 zstd git strace chromium ca-certificates gcc libc6-dev) ;;
 *) echo "usage: deps.sh test|demo" >&2; exit 2 ;;
 esac
 

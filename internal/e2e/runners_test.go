@@ -128,6 +128,12 @@ func newMatrix(t *testing.T) *matrix {
 		want: map[string]string{}, ours: map[runner]string{}, peers: map[runner]string{},
 		long: os.Getenv(runnersEnv) != "",
 	}
+	for _, w := range m.users {
+		cell := runner{Host: true, Place: placeMasked}
+		if r := do(t, cell.on(t, w.other(nil, tool(t, "true")))); r.code != 0 {
+			lacks(t, "no runner can be made here (linux 6.7, user namespaces): %s", r.stderr)
+		}
+	}
 	r := root(t)
 	for _, file := range runnerFiles {
 		m.want[file] = digestOf(t, ok(t, r.command(epoch, m.args(r.home, file)...)))

@@ -70,6 +70,9 @@ func TestRaces(t *testing.T) {
 		return
 	}
 	variants := testuser.Variants(t)
+	if testing.Short() {
+		*races = min(*races, 15)
+	}
 	*races = (*races + len(variants) - 1) / len(variants)
 	for _, v := range variants {
 		t.Run(v.Name, func(t *testing.T) {
