@@ -44,7 +44,7 @@ func (p *Pool) runWhole(ctx context.Context, s Step, ws *wireStep) error {
 			return err
 		}
 	}
-	if s.Keep != "" {
+	if s.Keep != "" && s.Keep != s.Tree {
 		if err := os.Rename(s.Tree, s.Keep); err != nil {
 			return fmt.Errorf("keeping the tree: %w", err)
 		}
