@@ -1,0 +1,237 @@
+//go:build linux
+
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// container is a way to run a container, and what becomes of a build in it.
+type container struct {
+	name string
+	args []string // of docker run
+	runs string   // by what steps run; "" when they do not
+	says []string // in the error, when they do not
+}
+
+const (
+	inChroot = "a chroot"
+	inRoot   = "a user namespace, all ids"
+	inSingle = "a user namespace, the supervisor"
+)
+
+// containers are those of docs/containers.md. The profile and the capabilities are those that docker gives, the engine is Debian's.
+var containers = []container{
+	{name: "root, docker's defaults", runs: inChroot},
+	{name: "root, no-new-privileges", args: []string{"--security-opt", "no-new-privileges"}, runs: inChroot},
+	{name: "uid 1000, docker's defaults", args: []string{"--user", "1000"}, says: []string{"--user 0", "seccomp=unconfined", "seccompProfile", "runners.docker", "github"}},
+	{name: "root, seccomp=unconfined", args: []string{"--security-opt", "seccomp=unconfined"}, runs: inRoot},
+	{name: "root, seccomp=unconfined, systempaths=unconfined", args: []string{"--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"}, runs: inRoot},
+	{name: "uid 1000, seccomp=unconfined", args: []string{"--security-opt", "seccomp=unconfined", "--user", "1000"}, runs: inSingle},
+	{
+		name: "uid 1000, cap-drop ALL, no-new-privileges, seccomp=unconfined",
+		args: []string{"--security-opt", "seccomp=unconfined", "--security-opt", "no-new-privileges", "--cap-drop", "ALL", "--user", "1000"}, runs: inSingle,
+	},
+	{name: "root, cap-drop ALL", args: []string{"--cap-drop", "ALL"}, says: []string{"SYS_CHROOT, MKNOD", "--cap-add CHOWN", "seccomp=unconfined"}},
+	{
+		name: "root, cap-drop ALL, seccomp=unconfined", args: []string{"--cap-drop", "ALL", "--security-opt", "seccomp=unconfined"},
+		says: []string{"CAP_SETFCAP", "--user 1000"},
+	},
+	{
+		name: "root, CRI-O's capabilities",
+		args: []string{"--cap-drop", "MKNOD", "--cap-drop", "SYS_CHROOT", "--cap-drop", "NET_RAW", "--cap-drop", "AUDIT_WRITE"},
+		says: []string{"missing here: SYS_CHROOT, MKNOD", "cri-o, openshift: capabilities.add: [SYS_CHROOT, MKNOD]", "seccomp=unconfined"},
+	},
+}
+
+// containerScript is what runs in each: builds of a spec and a Dockerfile for two platforms, of one without a RUN, of a base that would be
+// pulled, and what doctor says. Lines that begin with "==" are for the test.
+const containerScript = `
+build() { # NAME FILE CONTEXT
+	manifestctl --root /store build --progress plain -o type=oci,rewrite-timestamp=true,dest=/work/out.tar -f /ctx/$2 /ctx >/work/out 2>/work/err
+	echo "== $1 $? $(cat /work/out)"; cat /work/err
+}
+build spec rootfs.yaml
+build dockerfile Dockerfile
+build files files.yaml
+build pull Pull
+build copy Copy
+echo "== doctor 0"
+manifestctl --root /store doctor
+`
+
+// TestContainers builds in containers of Debian's docker: where steps run the layers are those of this host's root, and where
+// they do not that is said, with the settings that would change it, before anything is pulled.
+func TestContainers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a minute long")
+	}
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the foreign platform is arm64 here")
+	}
+	docker := dockerd(t)
+	needs(t, "runc", "qemu-aarch64-static", "busybox")
+	m := newMatrix(t)
+	for name, text := range map[string]string{
+		"files.yaml": "version: 1\nplatforms: [linux/amd64, linux/arm64]\nfrom: scratch\nsteps:\n  - files: [{path: /f, content: x, owner: \"33:34\"}]\n",
+		"Pull":       "FROM 127.0.0.1:1/nothing\nRUN true\n",
+		"Copy":       "FROM 127.0.0.1:1/nothing AS unneeded\nRUN true\nFROM scratch\nCOPY files.yaml /\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(m.dir, name), []byte(text), 0o644))
+	}
+	r := root(t)
+	files := digestOf(t, ok(t, r.command(epoch, m.args(r.home, "files.yaml")...)))
+
+	load := docker("import", "-", "manifestctl")
+	image, w := io.Pipe()
+	go func() { w.CloseWithError(containerImage(w)) }()
+	load.Stdin = image
+	must(t, load)
+	for _, c := range containers {
+		t.Run(c.name, func(t *testing.T) {
+			store := t.TempDir()
+			if strings.HasPrefix(c.name, "uid 1000") {
+				require.NoError(t, os.Chown(store, 1000, 1000))
+			}
+			args := []string{"run", "--rm", "--network", "none", "-e", epoch[0], "-v", m.dir + ":/ctx:ro", "-v", store + ":/store"}
+			args = append(append(args, c.args...), "manifestctl", "/bin/busybox", "sh", "-c", containerScript)
+			cmd := docker(args...)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
+			require.NoError(t, err, "%s", out)
+			got := sections(string(out))
+			assert.Equal(t, "0 "+files, got["files"].head, got["files"].text)
+			assert.True(t, strings.HasPrefix(got["copy"].head, "0 sha256:"), got["copy"].text)
+			if c.runs == "" {
+				for _, name := range []string{"spec", "dockerfile", "pull"} {
+					assert.Equal(t, "8", strings.TrimSpace(got[name].head), got[name].text)
+					for _, s := range c.says {
+						assert.Contains(t, got[name].text, s)
+					}
+					assert.NotContains(t, got[name].text, "ARCHIVE", "nothing was begun")
+					assert.NotContains(t, got[name].text, "connection refused", "nor looked for")
+				}
+				assert.Contains(t, got["doctor"].text, "no  user namespace: no step can run")
+				return
+			}
+			assert.Equal(t, "0 "+m.want["rootfs.yaml"], got["spec"].head, got["spec"].text)
+			assert.Equal(t, "0 "+m.want["Dockerfile"], got["dockerfile"].head, got["dockerfile"].text)
+			assert.Equal(t, c.runs == inChroot, strings.Contains(got["spec"].text, "WARNING: no user namespace is to be had here, so steps run in a chroot"), got["spec"].text)
+			doctor := map[string]string{
+				inChroot: "no  user namespace: steps run in a chroot", inRoot: "ok  user namespace: mode root is used", inSingle: "ok  user namespace: mode single is used",
+			}[c.runs]
+			assert.Contains(t, got["doctor"].text, doctor)
+			left, err := filepath.Glob(store + "/snapshots/*/tmp-*[0-9]")
+			require.NoError(t, err)
+			assert.Empty(t, left, "nothing is left")
+		})
+	}
+	if !t.Failed() {
+		containersDocument(t)
+	}
+}
+
+// section is what came of one command in a container.
+type section struct{ head, text string }
+
+func sections(out string) map[string]section {
+	all := map[string]section{}
+	name := ""
+	for line := range strings.Lines(out) {
+		if head, ok := strings.CutPrefix(line, "== "); ok {
+			var rest string
+			name, rest, _ = strings.Cut(strings.TrimSpace(head), " ")
+			all[name] = section{head: rest}
+			continue
+		}
+		s := all[name]
+		s.text += line
+		all[name] = s
+	}
+	return all
+}
+
+// containerImage writes the root file system of the image: the program, an emulator, a shell.
+func containerImage(out io.Writer) error {
+	w := tar.NewWriter(out)
+	for _, d := range []string{"bin", "usr", "usr/bin", "work", "tmp"} {
+		mode := int64(0o755)
+		if d == "work" || d == "tmp" {
+			mode = 0o1777
+		}
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: d + "/", Mode: mode}); err != nil {
+			return err
+		}
+	}
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/cat", Linkname: "busybox"}); err != nil {
+		return err
+	}
+	for name, from := range map[string]string{"bin/manifestctl": shared.bin, "usr/bin/qemu-aarch64-static": "qemu-aarch64-static", "bin/busybox": "busybox"} {
+		path, err := exec.LookPath(from)
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
+			return err
+		}
+		if _, err := w.Write(data); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
+
+// containersDocument writes docs/containers.md, or compares it.
+func containersDocument(t *testing.T) {
+	t.Helper()
+	var b bytes.Buffer
+	b.WriteString(containersHead)
+	b.WriteString("| container | steps run in | without: the message names |\n|---|---|---|\n")
+	for _, c := range containers {
+		runs, says := c.runs, ""
+		if runs == "" {
+			runs = "nothing; files and COPY build"
+			says = "`" + strings.Join(c.says, "`, `") + "`"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", c.name, runs, cmp.Or(says, "-"))
+	}
+	const name = "../../docs/containers.md"
+	if os.Getenv(runnersEnv) == "update" {
+		require.NoError(t, os.WriteFile(name, b.Bytes(), 0o644))
+		return
+	}
+	have, err := os.ReadFile(name)
+	require.NoError(t, err)
+	assert.Equal(t, string(have), b.String(), "make runners writes it")
+}
+
+const containersHead = `# Inside containers
+
+Written by ` + "`make runners`" + ` (TestContainers in internal/e2e), and compared by CI: Debian's docker runs each container of the table, with docker's own
+seccomp profile and capabilities where the row says nothing else, from an image that holds nothing but the program, qemu-aarch64-static and busybox. Each
+builds the spec and the Dockerfile of [runners.md](runners.md) for linux/amd64 and linux/arm64. Where steps run, the index has the digest that it has when
+root of the host builds. Where they do not, the build ends with exit code 8 before a registry is asked for anything, and what has no RUN builds as everywhere.
+
+- *a chroot*: no user namespace is to be had. A step changes a tree of its own in place; ` + "`ptrace`" + ` executes foreign programs; Landlock, fewer capabilities and
+  no_new_privs keep it in; ` + "`network: none`" + ` means that it gets no sockets but unix ones. It sees the network, the host name and the process numbers of the container, and
+  set-uid programs gain nothing. The build says all this.
+- *a user namespace*: as in runners.md, although ` + "`/proc`" + ` is masked. The store must not be on the container's overlay: a volume, an emptyDir.
+
+`
