@@ -133,8 +133,8 @@ soak: ## 50 writers of one tag and 12 machines of one stage, killed and run agai
 	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run 'TestKilledAnywhere|TestCollectionsBesideBuilds'
 
 .PHONY: runners
-runners: ## docs/runners.md: builds on forty kinds of runners, and buildah's (root, make deps; minutes)
-	MANIFESTCTL_RUNNERS=update $(GO) test -count=1 -timeout 20m ./internal/e2e -run 'TestRunners$$'
+runners: ## docs/runners.md and docs/containers.md: builds on forty kinds of runners, and buildah's, and in containers (root, make deps; minutes)
+	MANIFESTCTL_RUNNERS=update $(GO) test -count=1 -timeout 20m ./internal/e2e -run 'TestRunners$$|TestContainers$$'
 
 .PHONY: races
 races: ## 10,000 rounds of each race of a step against its set-up and clean-up, a canary beside the store (root for all users; an hour)
