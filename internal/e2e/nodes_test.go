@@ -29,7 +29,7 @@ type fleet struct {
 // newFleet starts them. It builds BuildKit when no one did before (minutes).
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	if os.Getenv("MANIFESTCTL_NODES") == "" && os.Getenv("CI") == "" {
+	if os.Getenv("MANIFESTCTL_NODES") == "" {
 		t.Skip("it builds and starts two BuildKit daemons: make nodes")
 	}
 	if runtime.GOARCH != "amd64" {
@@ -283,6 +283,7 @@ func TestNodes(t *testing.T) {
 		}
 	})
 
+	t.Run("session", func(t *testing.T) { f.session(t, w, base) })
 	t.Run("caches", func(t *testing.T) { f.caches(t, w, registry, base) })
 
 	t.Run("killed", func(t *testing.T) {
@@ -419,4 +420,53 @@ func stepsRun(log string) []string {
 		}
 	}
 	return out
+}
+
+// session: credentials, ssh agents, images and layers of this side reach the nodes, and the gate stands behind them.
+func (f *fleet) session(t *testing.T, w who, base string) {
+	dir := w.dir(t, "session")
+	dockerfile := func(text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(text), 0o644))
+	}
+	build := func(args ...string) *exec.Cmd {
+		return w.command(nil, append(append([]string{"build", "--progress=plain", "--builder", "two"}, args...), dir)...)
+	}
+
+	users := filepath.Join(w.home, "users")
+	must(t, exec.Command(tool(t, "htpasswd"), "-Bbc", users, "me", "secret"))
+	private := startServe(t, w, "--htpasswd", users)
+	login := w.command(nil, "login", "-u", "me", "--password-stdin", private.addr)
+	login.Stdin = strings.NewReader("secret")
+	ok(t, login)
+	name := private.addr + "/private:1"
+	ok(t, w.command(nil, "copy", base, name))
+	dockerfile("FROM " + name + "\nRUN echo let in > /in\n")
+	ok(t, build("-t", private.addr+"/made:1", "--push", "--platform", "linux/amd64,linux/arm64"))
+	ok(t, w.command(nil, "verify", private.addr+"/made:1"))
+
+	key := filepath.Join(w.home, "key")
+	must(t, exec.Command(tool(t, "ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", key))
+	dockerfile("FROM " + base + "\nRUN --mount=type=ssh,required=true test -S \"$SSH_AUTH_SOCK\"\n")
+	ok(t, build("--ssh", "default="+key))
+	r := do(t, build("--no-cache"))
+	assert.Equal(t, 3, r.code, r.stderr)
+
+	layout := filepath.Join(w.home, "layout")
+	ok(t, w.command(nil, "copy", base, "oci:"+layout+":x"))
+	dockerfile("FROM named\nRUN echo here > /here\n")
+	ok(t, build("--build-context", "named=oci-layout://"+layout+":x", "--platform", "linux/amd64,linux/arm64", "-t", "made"))
+	ok(t, w.command(nil, "verify", "store:made"))
+
+	dockerfile("FROM " + base + "\nCOPY --from=foreign /bin/busybox /bin/init\nENTRYPOINT [\"/bin/init\"]\n")
+	arm := filepath.Join(w.home, "arm")
+	ok(t, w.command(nil, "copy", "--platform", "linux/arm64", base, "oci:"+arm+":x"))
+	r = do(t, build("--build-context", "foreign=oci-layout://"+arm+":x", "--platform", "linux/arm64"))
+	assert.Zero(t, r.code, r.stderr)
+
+	ok(t, w.command(nil, append(append([]string{"builder", "create", "--name", "mixed"}, f.options("client")...), f.daemons[0].Addr)...))
+	ok(t, w.command(nil, "builder", "create", "--name", "mixed", "--append", "--driver", "local", "--platform", "linux/arm64"))
+	dockerfile("FROM " + base + "\nRUN uname -m > /m\n") // another process: this machine's emulation runs it
+	r = ok(t, w.command(nil, "build", "--progress=plain", "--builder", "mixed", "--platform", "linux/amd64,linux/arm64", dir))
+	assert.Contains(t, r.stderr, "[mixed0 linux/amd64 2/2] RUN")
+	assert.Contains(t, r.stderr, "[linux/arm64 2/2] RUN")
 }
