@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +22,7 @@ import (
 func main() {
 	out := flag.String("o", "bench/RESULTS.md", "where the table goes")
 	runs := flag.Int("runs", 15, "runs of each measurement; the median counts")
-	only := flag.String("only", "", "builds, dockerfiles, nodes, transfers, lists, verify, trees or apt; \"\" is everything")
+	only := flag.String("only", "", "builds, dockerfiles, nodes, transfers, lists, verify, trees, apt or curves; \"\" is everything")
 	way := flag.String("way", "", "of the transfers and Dockerfiles those whose name holds this")
 	if os.Getenv(proxyEnv) != "" {
 		if err := runProxy(os.Args[1:]); err != nil {
@@ -68,7 +69,7 @@ func run(out string, runs int, only, way string) (err error) {
 	if err := command(build); err != nil {
 		return err
 	}
-	for name, measure := range map[string]func() error{"builds": b.builds, "dockerfiles": b.dockerfiles, "nodes": b.nodes, "transfers": b.transfers, "lists": b.lists, "verify": b.verifies, "trees": b.trees, "apt": b.apt} {
+	for name, measure := range map[string]func() error{"builds": b.builds, "dockerfiles": b.dockerfiles, "nodes": b.nodes, "transfers": b.transfers, "lists": b.lists, "verify": b.verifies, "trees": b.trees, "apt": b.apt, "curves": b.curves} {
 		if only != "" && only != name {
 			continue
 		}
@@ -155,7 +156,9 @@ func (b *bench) serve() (stop func(), err error) {
 // base pushes busybox for both platforms.
 func (b *bench) base() error {
 	dir := filepath.Join(b.dir, "base")
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
+		return nil // the registry's directory has it
+	} else if err != nil {
 		return err
 	}
 	if err := command(exec.Command("scripts/busybox.sh", dir, "amd64", "arm64")); err != nil {
