@@ -43,15 +43,36 @@ func (c Cache) Get(diffID digest.Digest) (*layer.TOC, *Layer, bool) {
 	if json.Unmarshal(r.Data, &rec) != nil || rec.Version != version || rec.Layer == nil || rec.DiffID != diffID {
 		return nil, nil, false
 	}
-	r, err = c.Store.GetRecord(tocKind, diffID.Encoded())
+	toc, ok := c.TOC(diffID)
+	if !ok {
+		return nil, nil, false
+	}
+	return toc, rec.Layer, true
+}
+
+// TOC returns the table of contents of an uncompressed layer.
+func (c Cache) TOC(diffID digest.Digest) (*layer.TOC, bool) {
+	if c.Store == nil || diffID.Validate() != nil {
+		return nil, false
+	}
+	r, err := c.Store.GetRecord(tocKind, diffID.Encoded())
 	if err != nil {
-		return nil, nil, false
+		return nil, false
 	}
-	var toc layer.TOC
-	if json.Unmarshal(r.Data, &toc) != nil || toc.DiffID != diffID {
-		return nil, nil, false
+	toc, err := layer.UnpackTOC(r.Data)
+	return toc, err == nil && toc.DiffID == diffID
+}
+
+// PutTOC keeps a table of contents.
+func (c Cache) PutTOC(toc *layer.TOC) error {
+	if c.Store == nil {
+		return nil
 	}
-	return &toc, rec.Layer, true
+	data, err := toc.Pack()
+	if err != nil {
+		return fmt.Errorf("encoding the table of contents of %s: %w", toc.DiffID, err)
+	}
+	return c.Store.PutRecord(tocKind, toc.DiffID.Encoded(), store.Record{Data: data})
 }
 
 // Put keeps what was read of a layer.
@@ -59,11 +80,7 @@ func (c Cache) Put(toc *layer.TOC, facts *Layer) error {
 	if c.Store == nil {
 		return nil
 	}
-	data, err := json.Marshal(toc)
-	if err != nil {
-		return fmt.Errorf("encoding the table of contents of %s: %w", toc.DiffID, err)
-	}
-	if err := c.Store.PutRecord(tocKind, toc.DiffID.Encoded(), store.Record{Data: data}); err != nil {
+	if err := c.PutTOC(toc); err != nil {
 		return err
 	}
 	return c.PutFacts(facts)

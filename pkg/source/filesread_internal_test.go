@@ -123,3 +123,31 @@ func TestDirOpensWhatRootOpens(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestSumsAreKept(t *testing.T) {
+	s := LoadSums([]byte("nonsense"))
+	at := time.Now().Add(-time.Hour).UnixNano()
+	names := []string{"a", "a/b", "a/bc", "", "z\xff"}
+	for i, n := range names {
+		s.put(n, fileStat{Size: int64(i * 100), Mtime: at - int64(i), Ctime: at + 1, Inode: 1<<63 + uint64(i)}, sha256.Sum256([]byte(n)))
+	}
+	data, changed, err := s.Save()
+	require.NoError(t, err)
+	require.True(t, changed)
+	again := LoadSums(data)
+	for i, n := range names {
+		sum, ok := again.get(n, fileStat{Size: int64(i * 100), Mtime: at - int64(i), Ctime: at + 1, Inode: 1<<63 + uint64(i)})
+		require.True(t, ok, "%q", n)
+		assert.Equal(t, sha256.Sum256([]byte(n)), sum)
+		_, ok = again.get(n, fileStat{Size: int64(i * 100), Mtime: at - int64(i), Ctime: at + 2, Inode: 1<<63 + uint64(i)})
+		assert.False(t, ok, "%q changed", n)
+	}
+	_, changed, err = again.Save()
+	require.NoError(t, err)
+	assert.False(t, changed)
+	for cut := range data {
+		LoadSums(data[:cut])
+	}
+	raw := []byte{sumsVersion, 2, 0, 2, 'a'}
+	assert.False(t, new(Sums).decode(raw))
+}

@@ -2,10 +2,10 @@ package local
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -87,14 +87,9 @@ func (w *Worker) read(ctx context.Context, r io.Reader, noDigest bool) (*layer.T
 	return facts.Read(ctx, r, facts.Options{NoDigest: noDigest})
 }
 
-const tocKind = "toc"
-
 func (w *Worker) putTOC(toc *layer.TOC) error {
-	data, err := json.Marshal(toc)
-	if err != nil {
-		return fmt.Errorf("encoding the table of contents of %s: %w", toc.DiffID, err)
-	}
-	return w.o.Store.PutRecord(tocKind, toc.DiffID.Encoded(), store.Record{Data: data})
+	w.tocs.put(toc)
+	return w.facts().PutTOC(toc)
 }
 
 // toc returns a layer's table of contents, reading the layer for it when there is none yet.
@@ -123,12 +118,50 @@ func (w *Worker) toc(ctx context.Context, l solve.Layer) (*layer.TOC, error) {
 
 // knownTOC returns the table that the store has.
 func (w *Worker) knownTOC(diffID digest.Digest) (*layer.TOC, bool) {
-	r, err := w.o.Store.GetRecord(tocKind, diffID.Encoded())
-	if err != nil {
-		return nil, false
+	if toc := w.tocs.get(diffID); toc != nil {
+		return toc, true
 	}
-	toc := new(layer.TOC)
-	return toc, json.Unmarshal(r.Data, toc) == nil && toc.DiffID == diffID
+	toc, ok := w.facts().TOC(diffID)
+	if ok {
+		w.tocs.put(toc)
+	}
+	return toc, ok
+}
+
+// recentTOCs are tables of contents that were read or made: every step of a chain looks through those of all layers below it.
+type recentTOCs struct {
+	mu      sync.Mutex // guards what follows
+	all     map[digest.Digest]*layer.TOC
+	entries int
+}
+
+// The most entries of one table and of all that are kept in memory: large ones are rare, and read again.
+const (
+	recentTable   = 2_000
+	recentEntries = 100_000
+)
+
+func (r *recentTOCs) get(d digest.Digest) *layer.TOC {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all[d]
+}
+
+func (r *recentTOCs) put(toc *layer.TOC) {
+	n := len(toc.Entries)
+	if n > recentTable {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all[toc.DiffID] != nil {
+		return
+	}
+	if r.all == nil || r.entries+n > recentEntries {
+		r.all, r.entries = map[digest.Digest]*layer.TOC{}, 0
+	}
+	r.all[toc.DiffID] = toc
+	r.entries += n + 1
 }
 
 // openLayer streams a layer's uncompressed tar.

@@ -61,6 +61,9 @@ func (w *Worker) closeVirtual() error {
 		data, changed, err := s.Save()
 		if err == nil && changed {
 			err = w.o.Store.PutRecord(sumsKind, sumsKey(dir), store.Record{Data: data})
+			if errors.Is(err, store.ErrInvalid) { // more files than a record holds are read again
+				err = nil
+			}
 		}
 		errs = append(errs, err)
 	}

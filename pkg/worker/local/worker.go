@@ -80,6 +80,7 @@ type Worker struct {
 	bases bases
 	lazy  elsewhere
 	press atomic.Pointer[Press]
+	tocs  recentTOCs
 
 	virtual virtuals
 
