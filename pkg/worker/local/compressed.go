@@ -1,11 +1,13 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -50,12 +52,14 @@ func pressOf(ctx context.Context) []layer.Compression {
 // pressed is a compressed form on its way into the store.
 type pressed struct {
 	form layer.Compression
-	blob *store.Ingest
+	blob *store.Ingest // nil: it is made later
 }
 
-func (w *Worker) newPressed(ctx context.Context, c layer.Compression) (*pressed, error) {
-	blob, err := w.o.Store.Ingest(ctx)
-	return &pressed{form: c, blob: blob}, err
+// abort drops what was not committed.
+func (p *pressed) abort() {
+	if p.blob != nil {
+		p.blob.Abort()
+	}
 }
 
 // commit keeps it, and that it is the layer diffID.
@@ -99,30 +103,48 @@ func (w *Worker) Compress(ctx context.Context, l solve.Layer, c layer.Compressio
 		return ocispec.Descriptor{}, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	p, err := w.newPressed(ctx, c)
+	blob, err := w.o.Store.Ingest(ctx)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	defer p.blob.Abort()
+	p := &pressed{form: c, blob: blob}
+	defer p.abort()
 	if err := layer.Compress(ctx, p.blob, r, c); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return p.commit(ctx, w, l.DiffID)
 }
 
+// pressFrom is how large a layer is that is compressed while it is written. A smaller one is compressed in the background when it
+// is needed: the steps after it do not wait for that.
+const pressFrom = 256 << 10
+
+var pressHeads = sync.Pool{New: func() any { return new([pressFrom]byte) }}
+
 // fanPressed adds readers that compress what is written to f.
-func (w *Worker) fanPressed(ctx context.Context, f *fan) (all []*pressed, err error) {
-	for _, c := range pressOf(ctx) {
-		p, err := w.newPressed(ctx, c)
-		if err != nil {
-			return all, err
-		}
-		all = append(all, p)
+func (w *Worker) fanPressed(ctx context.Context, f *fan) []*pressed {
+	forms := pressOf(ctx)
+	all := make([]*pressed, len(forms))
+	for i, c := range forms {
+		p := &pressed{form: c}
+		all[i] = p
+		f.add(func(r io.Reader) (err error) {
+			head := pressHeads.Get().(*[pressFrom]byte) //nolint:forcetypeassert // the pool holds nothing else
+			defer pressHeads.Put(head)
+			n, err := io.ReadFull(r, head[:])
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if p.blob, err = w.o.Store.Ingest(ctx); err != nil {
+				return err
+			}
+			return layer.Compress(ctx, p.blob, io.MultiReader(bytes.NewReader(head[:n]), r), c)
+		})
 	}
-	for _, p := range all {
-		f.add(func(r io.Reader) error { return layer.Compress(ctx, p.blob, r, p.form) })
-	}
-	return all, nil
+	return all
 }
 
 // estargzRecord is a layer as eStargz.

@@ -28,15 +28,12 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 	}
 	defer blob.Abort()
 	var f fan
-	forms, err := w.fanPressed(ctx, &f)
+	forms := w.fanPressed(ctx, &f)
 	defer func() {
 		for _, p := range forms {
-			p.blob.Abort()
+			p.abort()
 		}
 	}()
-	if err != nil {
-		return solve.Layer{}, err
-	}
 	var toc *layer.TOC
 	var said *facts.Layer
 	f.add(func(r io.Reader) (err error) {
@@ -67,6 +64,9 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 		}
 	}
 	for _, p := range forms {
+		if p.blob == nil {
+			continue
+		}
 		if _, err := p.commit(ctx, w, desc.Digest); err != nil {
 			return solve.Layer{}, err
 		}
