@@ -132,6 +132,10 @@ soak: ## 50 writers of one tag and 12 machines of one stage, killed and run agai
 	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m ./pkg/transfer ./cmd/manifestctl -run 'TestAppend_C2|TestMergeAppend|TestStage_'
 	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run 'TestKilledAnywhere|TestCollectionsBesideBuilds'
 
+.PHONY: cgroup
+cgroup: ## limits of steps by cgroups, in a kernel of its own: user-mode Linux 6.1, which is downloaded (Go, apt-get, mkfs.ext4, busybox; 45 MB, a minute)
+	scripts/cgroup.sh
+
 .PHONY: runners
 runners: ## docs/runners.md and docs/containers.md: builds on forty kinds of runners, and buildah's, and in containers (root, make deps; minutes)
 	MANIFESTCTL_RUNNERS=update $(GO) test -count=1 -timeout 20m ./internal/e2e -run 'TestRunners$$|TestContainers$$'

@@ -278,6 +278,19 @@ func checkNodes(req Request, o Options) error {
 	if !o.Builder.Remote() {
 		return nil
 	}
+	for _, only := range []struct {
+		asked bool
+		flag  string
+	}{
+		{o.Limits != (Resources{}), "--memory, --cpus, --pids, --disk and --step-timeout bound"},
+		{o.OnError != nil, "--on-error shell opens"},
+		{o.Authorities != nil, "--ca-in-steps is for"},
+		{len(o.Accelerate) > 0, "--accelerate is for"},
+	} {
+		if only.asked {
+			return fmt.Errorf("%w: %s steps of this machine; those of a node are its daemon's to configure", ErrNodeCannot, only.flag)
+		}
+	}
 	for _, s := range o.CacheTo {
 		if s.Type == remotecache.TypeInline && (req.Dockerfile != nil || req.LLB != nil) {
 			return fmt.Errorf("%w: the inline cache holds records of this program: use --cache-to type=registry", ErrNodeCannot)

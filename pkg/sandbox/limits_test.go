@@ -133,3 +133,53 @@ func TestCgroupDir(t *testing.T) {
 		})
 	}
 }
+
+// TestE05Cgroup is TestE05 where a cgroup is delegated: its bounds are the kernel's, and it goes with the step. Few machines
+// of CI have one: `make cgroup` runs this in a kernel of its own.
+func TestE05Cgroup(t *testing.T) {
+	p, err := NewPool(t.Context(), Options{Mode: mode(t), Agents: 1})
+	require.NoError(t, err)
+	closed := false
+	defer func() {
+		if !closed {
+			assert.NoError(t, p.Close())
+		}
+	}()
+	all := Resources{Memory: 64 << 20, PIDs: 40, CPUs: 500}
+	if err := p.Watched(all); err != nil {
+		if os.Getenv("MANIFESTCTL_CGROUP") != "" {
+			require.NoError(t, err)
+		}
+		t.Skipf("no cgroup is delegated here (`make cgroup` brings one): %v", err)
+	}
+	own := p.cgroups.dir
+	b := newBox(t) // has a pool of its own, which outlives p
+	box := *b
+	box.pool = p
+	with := func(r Resources, args ...string) result {
+		s := b.step(args...)
+		s.Resources = r
+		return box.run(s)
+	}
+	r := with(all, "cat", "/proc/self/cgroup")
+	require.NoError(t, r.failure, r.err)
+	assert.Contains(t, r.out, "/"+cgroupStep)
+	var exit *ExitError
+	require.ErrorAs(t, with(all, "eat", "200").failure, &exit)
+	assert.Equal(t, "out of memory: it used more than 64 MiB (--memory)", exit.Limit)
+	assert.Equal(t, "SIGKILL", exit.Signal)
+	require.ErrorAs(t, with(all, "daemon", "eat", "40", "--", "daemon", "eat", "40", "--", "sleep", "600000").failure, &exit)
+	assert.Equal(t, "out of memory: it used more than 64 MiB (--memory)", exit.Limit, "all of them together, and all of them end")
+	require.ErrorAs(t, with(Resources{PIDs: 20}, "self", "self", "self", "self", "self", "self", "self", "self", "self", "true").failure, &exit)
+	assert.Equal(t, "too many processes: it wanted more than 20, with their threads (--pids)", exit.Limit)
+	require.NoError(t, with(all, "echo", "again").failure)
+	left, err := filepath.Glob(filepath.Join(own, cgroupStep+"*"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	closed = true
+	require.NoError(t, p.Close())
+	assert.NoDirExists(t, filepath.Join(own, cgroupSelf), "this program is back where it was")
+	on, err := os.ReadFile(filepath.Join(own, "cgroup.subtree_control"))
+	require.NoError(t, err)
+	assert.Empty(t, strings.TrimSpace(string(on)))
+}
