@@ -50,7 +50,7 @@ func TestKilledAnytime(t *testing.T) {
 			for range kills {
 				name := killOne(t, build(), time.Duration(rand.Int64N(int64(whole))))
 				killed[name]++
-				left := map[int]string{}
+				var left map[int]string
 				for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 					left = descendants(os.Getpid())
 					for pid := range left {
