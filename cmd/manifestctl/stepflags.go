@@ -36,7 +36,8 @@ func (s *stepFlags) add(f *pflag.FlagSet) {
 func (s *stepFlags) addBuild(f *pflag.FlagSet) {
 	s.add(f)
 	f.DurationVar(&s.timeout, "step-timeout", 0, "`DURATION` a step may run: 10m; --timeout is for the whole build")
-	f.StringArrayVar(&s.native, "accelerate", nil, "`SOURCE` of native programs (shell, coreutils, tar, ...) that stand in for the image's in emulated steps: a .deb, a directory of them, or host; may be repeated")
+	f.StringArrayVar(&s.native, "accelerate", nil, "`SOURCE` of native programs (shell, coreutils, tar, ...) that stand in for the image's in emulated steps: =FILE.deb, =DIR of packages, or without a value this machine's; may be repeated")
+	f.Lookup("accelerate").NoOptDefVal = build.AccelerateHost
 	f.StringVar(&s.logLimit, "log-limit", "64MiB", "`SIZE` of a step's output that is shown; 0 for all")
 }
 

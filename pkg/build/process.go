@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/manifestctl/manifestctl/pkg/accel"
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/registry"
@@ -29,6 +30,9 @@ type (
 	// ExitError says how a process ended when not with 0.
 	ExitError = sandbox.ExitError
 )
+
+// AccelerateHost is the source of native programs that is this machine: Options.Accelerate.
+const AccelerateHost = accel.Host
 
 // ErrNoCommand reports an image that says nowhere what to run.
 var ErrNoCommand = local.ErrNoCommand
