@@ -410,7 +410,17 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 	attr.executed = make(chan error, 1)
 	attr.profile = st.srv.profile
 	var g *guard
-	attr.ready = func(pid, _ int, _ syscall.Errno) error {
+	if len(procCalls) > 0 {
+		attr.flags, attr.listen = superviseFlags, procProgram()
+	}
+	var procs *procServer
+	attr.ready = func(pid, listener int, errno syscall.Errno) error {
+		if listener >= 0 && errno == 0 { // else the step has no /proc
+			var err error
+			if procs, err = st.srv.newProcServer(st.jail, listener); err != nil {
+				return err
+			}
+		}
 		if err := st.setLimits(pid); err != nil {
 			return err
 		}
@@ -424,6 +434,7 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 		return nil
 	}
 	pid, err := forkExec(file, st.Args, st.Env, attr)
+	defer func() { procs.close() }()
 	if err != nil {
 		g.stop()
 		return st.execError(file, err)

@@ -162,6 +162,40 @@ func TestJail(t *testing.T) {
 		require.Error(t, run(t, b.step("chroot", "/bin")).failure)
 		require.Error(t, run(t, b.step("mknod", "/dev/mine", "1", "3")).failure, "nobody makes devices")
 	})
+	t.Run("a /proc of its own processes", func(t *testing.T) {
+		r := run(t, b.step("readlink", "/proc/self/exe", "--", "status", "Uid", "--", "open", "/proc/cpuinfo", "/proc/self/fd/1", "/dev/stdout",
+			"/proc/meminfo", "/proc/sys/kernel/osrelease", "--", "daemon", "true", "--", "fds"))
+		require.NoError(t, r.failure, r.err)
+		assert.Contains(t, r.out, "/bin/probe\n")
+		assert.Equal(t, 5, strings.Count(r.out, " opened"), r.out)
+		assert.Contains(t, r.out, "1 pipe:")
+		assert.NotContains(t, r.out, b.dir, "nothing of the host is open")
+	})
+	t.Run("the server of /proc is nobody's deputy", func(t *testing.T) {
+		agent := ""
+		b.pool.mu.Lock()
+		for a := range b.pool.all {
+			agent = strconv.Itoa(a.proc.Pid)
+		}
+		b.pool.mu.Unlock()
+		me := strconv.Itoa(os.Getpid())
+		args := []string{"open", "/proc/self/root/etc", "/proc/self/cwd/bin", "/proc/self/mem", "/proc/self/../1/environ", "/proc/kcore", "/proc/sysrq-trigger", "/proc/self/map_files"}
+		for _, pid := range []string{"1", me, agent} {
+			for _, name := range []string{"environ", "cmdline", "fd", "fd/0", "root", "cwd", "exe", "status"} {
+				args = append(args, "/proc/"+pid+"/"+name)
+			}
+		}
+		r := run(t, b.step(args...))
+		require.NoError(t, r.failure, r.err)
+		assert.NotContains(t, r.out, " opened")
+		// What is given for reading cannot be opened anew for writing, and directories lead nowhere but into the tree.
+		r = run(t, b.step("create", "/proc/sys/vm/overcommit_memory", "/proc/self/oom_score_adj", "/proc/cpuinfo"))
+		assert.NotContains(t, r.out, "opened")
+		r = run(t, b.step("ls", "/proc/self/fd", "--", "chdir", "/proc", "--", "chdir", "../..", "--", "cwd", "--", "ls", "."))
+		require.NoError(t, r.failure, r.err)
+		assert.Contains(t, r.out, "\n/\nbin\n", r.out)
+		assert.NotContains(t, r.out, "boot\n")
+	})
 	t.Run("no signal to others", func(t *testing.T) {
 		other := exec.Command("sleep", "600")
 		require.NoError(t, other.Start())

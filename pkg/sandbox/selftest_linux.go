@@ -159,7 +159,7 @@ func (s *server) filterRung() Rung {
 
 // selftestJail does what a step without namespaces needs.
 func (s *server) selftestJail(dir string) []Rung {
-	return []Rung{s.treesRung(dir), landlockRung(), noNetJailRung(), hostNetRung(), s.jailTracerRung()}
+	return []Rung{s.treesRung(dir), landlockRung(), procJailRung(), noNetJailRung(), hostNetRung(), s.jailTracerRung()}
 }
 
 // treesRung makes in the store's file system what a tree needs.
@@ -213,6 +213,13 @@ func landlockRung() Rung {
 		return Rung{Name: rungLandlock, OK: true, Detail: "files; steps can signal other processes of this container (linux 6.12 keeps them from that)"}
 	}
 	return Rung{Name: rungLandlock, OK: true, Detail: "files, signals and abstract sockets"}
+}
+
+func procJailRung() Rung {
+	if len(procCalls) == 0 {
+		return Rung{Name: rungProc, Err: "ENOSYS: no table of system calls", Detail: "steps have no /proc", Mend: "a user namespace"}
+	}
+	return Rung{Name: rungProc, OK: true, Detail: "served by a filter: a step's own processes and what says how the machine is; no directory of it can be gone to"}
 }
 
 func noNetJailRung() Rung {

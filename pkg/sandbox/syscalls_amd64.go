@@ -41,3 +41,18 @@ var confinedTables = []confinedCalls{
 	},
 	{arch: unix.AUDIT_ARCH_I386, socket: 359, socketcall: 102, clone: 120, clone3: 435, uringUp: 425},
 }
+
+// procCalls are the calls that a /proc is served through.
+var procCalls = []procCall{
+	{nr: unix.SYS_OPENAT, op: opOpen, dir: 0, path: 1, arg: 2, flags: -1},
+	{nr: unix.SYS_NEWFSTATAT, op: opStat, dir: 0, path: 1, arg: 2, flags: 3},
+	{nr: unix.SYS_OPEN, op: opOpen, dir: -1, path: 0, arg: 1, flags: -1},
+	{nr: unix.SYS_READLINK, op: opReadlink, dir: -1, path: 0, arg: 1, flags: -1},
+	{nr: unix.SYS_READLINKAT, op: opReadlink, dir: 0, path: 1, arg: 2, flags: -1},
+	{nr: unix.SYS_STAT, op: opStat, dir: -1, path: 0, arg: 1, flags: -1},
+	{nr: unix.SYS_LSTAT, op: opStat, dir: -1, path: 0, arg: 1, flags: -1, nofollow: true},
+	{nr: unix.SYS_STATX, op: opStatx, dir: 0, path: 1, arg: 2, flags: 2},
+	{nr: unix.SYS_ACCESS, op: opAccess, dir: -1, path: 0, arg: 1, flags: -1},
+	{nr: unix.SYS_FACCESSAT, op: opAccess, dir: 0, path: 1, arg: 2, flags: -1},
+	{nr: unix.SYS_FACCESSAT2, op: opAccess, dir: 0, path: 1, arg: 2, flags: 3},
+}

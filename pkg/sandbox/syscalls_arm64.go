@@ -18,3 +18,6 @@ var confinedTables = []confinedCalls{
 	{arch: unix.AUDIT_ARCH_AARCH64, socket: unix.SYS_SOCKET, clone: unix.SYS_CLONE, clone3: unix.SYS_CLONE3, uringUp: unix.SYS_IO_URING_SETUP},
 	{arch: unix.AUDIT_ARCH_ARM, socket: 281, socketcall: 102, clone: 120, clone3: 435, uringUp: 425},
 }
+
+// procCalls are the calls that a /proc is served through.
+var procCalls = genericProcCalls

@@ -17,3 +17,13 @@ func genericABI(arch uint32) abi {
 	}.calls()...)
 	return abi{arch: arch, calls: calls, deny: []uint32{425}}
 }
+
+// genericProcCalls are the calls that a /proc is served through.
+var genericProcCalls = []procCall{
+	{nr: 56, op: opOpen, dir: 0, path: 1, arg: 2, flags: -1},
+	{nr: 79, op: opStat, dir: 0, path: 1, arg: 2, flags: 3},
+	{nr: 78, op: opReadlink, dir: 0, path: 1, arg: 2, flags: -1},
+	{nr: 291, op: opStatx, dir: 0, path: 1, arg: 2, flags: 2},
+	{nr: 48, op: opAccess, dir: 0, path: 1, arg: 2, flags: -1},
+	{nr: 439, op: opAccess, dir: 0, path: 1, arg: 2, flags: 3},
+}

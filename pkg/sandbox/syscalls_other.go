@@ -7,3 +7,6 @@ var hostABIs []abi
 
 // confinedTables is empty too: steps are not confined without namespaces there.
 var confinedTables []confinedCalls
+
+// procCalls is empty as well.
+var procCalls []procCall

@@ -11,3 +11,6 @@ var hostABIs = []abi{genericABI(unix.AUDIT_ARCH_RISCV64)}
 var confinedTables = []confinedCalls{
 	{arch: unix.AUDIT_ARCH_RISCV64, socket: unix.SYS_SOCKET, clone: unix.SYS_CLONE, clone3: unix.SYS_CLONE3, uringUp: unix.SYS_IO_URING_SETUP},
 }
+
+// procCalls are the calls that a /proc is served through.
+var procCalls = genericProcCalls

@@ -1,0 +1,520 @@
+package sandbox
+
+// This file shows a step without namespaces a /proc, where none can be mounted: a filter reports the calls that open, read or look
+// at a name, and those that begin with /proc/ are answered here. Who is not trusted: the step. The agent could read what the
+// step must not (the environment of other processes of the container, and through links of theirs its files), so:
+//
+//   - Only files on a list are served, and only of processes that descend from the agent; everything else does not exist.
+//   - They are opened with the ids of the task that asks, for reading, by a name that this program puts together.
+//   - No directory of the real /proc is ever handed out: it would be a way up, out of the tree. Directories are plain ones in the tree,
+//     filled when they are looked at.
+//   - Links are told as text; only a task's own descriptors and its program are opened through them, and those it has.
+
+import (
+	"errors"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// procFiles are the files that every step may read, by name below /proc.
+var procFiles = []string{
+	"cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "uptime", "version", "swaps", "vmstat",
+	"sys/kernel/cap_last_cap", "sys/kernel/ngroups_max", "sys/kernel/osrelease", "sys/kernel/ostype", "sys/kernel/overflowgid",
+	"sys/kernel/overflowuid", "sys/kernel/pid_max", "sys/kernel/random/boot_id", "sys/kernel/random/uuid", "sys/kernel/threads-max",
+	"sys/kernel/version", "sys/fs/file-max", "sys/fs/nr_open", "sys/fs/pipe-max-size", "sys/net/core/somaxconn",
+	"sys/vm/max_map_count", "sys/vm/mmap_min_addr", "sys/vm/overcommit_memory",
+}
+
+// procOwn are the files of a process that the step's processes may read of each other, procLinks the links.
+var (
+	procOwn = []string{
+		"auxv", "cgroup", "cmdline", "comm", "environ", "io", "limits", "loginuid", "maps", "mountinfo", "mounts", "oom_score", "oom_score_adj",
+		"sessionid", "smaps", "smaps_rollup", "stat", "statm", "status", "wchan",
+	}
+	procLinks = []string{"cwd", "exe", "root"}
+	procDirs  = []string{"fd", "fdinfo"}
+)
+
+// procServer answers the filter of one step.
+type procServer struct {
+	files *supervisor // how names and memory of tasks are read
+	jail  *jail
+	fd    int
+	stop  int
+	done  chan struct{}
+}
+
+// procCall is a call that takes a name: where in its arguments things are; -1: it has none.
+type procCall struct {
+	nr             uint32
+	op             sysop
+	dir, path, arg int // arg: the first of the operation's own
+	flags          int // AT_*
+	nofollow       bool
+}
+
+// The operations beside opOpen, opStat and opStatx.
+const (
+	opReadlink sysop = 200 + iota
+	opAccess
+)
+
+// procProgram reports the calls of the machine's own table.
+func procProgram() []unix.SockFilter {
+	notify := unix.SockFilter{Code: bpfRet, K: unix.SECCOMP_RET_USER_NOTIF}
+	allow := unix.SockFilter{Code: bpfRet, K: unix.SECCOMP_RET_ALLOW}
+	prog := []unix.SockFilter{{Code: bpfLoad, K: dataArch}, {Code: bpfJeq, K: confinedTables[0].arch, Jt: 1}, allow, {Code: bpfLoad, K: dataNr}}
+	for _, c := range procCalls {
+		prog = append(prog, unix.SockFilter{Code: bpfJeq, K: c.nr, Jf: 1}, notify)
+	}
+	return append(prog, allow)
+}
+
+// newProcServer answers what comes from a listener until close.
+func (s *server) newProcServer(j *jail, listener int) (*procServer, error) {
+	p := &procServer{
+		files: &supervisor{fd: listener, proc: s.hostProc, number: decimal, jail: j}, jail: j, fd: listener, done: make(chan struct{}),
+	}
+	p.files.mem = fileMemory{p.files}
+	var err error
+	if p.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		return nil, err
+	}
+	go p.serve()
+	return p, nil
+}
+
+func (p *procServer) close() {
+	if p == nil {
+		return
+	}
+	one := [8]byte{1}
+	_, _ = unix.Write(p.stop, one[:])
+	<-p.done
+	unix.Close(p.fd)
+	unix.Close(p.stop)
+}
+
+func (p *procServer) serve() {
+	defer close(p.done)
+	runtime.LockOSThread() // never unlocked: its ids change
+	fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}, {Fd: int32(p.stop), Events: unix.POLLIN}}
+	for {
+		fds[0].Revents, fds[1].Revents = 0, 0
+		if _, err := unix.Poll(fds, -1); err != nil {
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			return
+		}
+		if fds[1].Revents != 0 || fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
+			return
+		}
+		var n notif
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(p.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); errno != 0 { //nolint:gosec // no wrapper
+			continue // the caller was killed meanwhile
+		}
+		a := p.judge(&n)
+		if a.sent {
+			continue
+		}
+		resp := notifResp{id: n.id, val: a.val, errno: -int32(a.errno)}
+		if a.cont {
+			resp = notifResp{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+		}
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(p.fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&resp))) //nolint:gosec // no wrapper
+	}
+}
+
+// procName is a name below /proc that is served.
+type procName struct {
+	rel  string // below the real /proc; "" for what is only a directory here
+	dir  bool
+	link bool
+}
+
+func (p *procServer) judge(n *notif) answer {
+	i := slices.IndexFunc(procCalls, func(c procCall) bool { return c.nr == uint32(n.nr) })
+	if i < 0 {
+		return proceed
+	}
+	pc := procCalls[i]
+	c := &call{n: n, args: &n.args, tid: decimal(n.pid)}
+	name, err := p.files.readString(c, c.args[pc.path], unix.PathMax)
+	if err != nil {
+		return proceed
+	}
+	name, ok := procPath(name)
+	if !ok {
+		return proceed
+	}
+	at, ok := p.find(c, name)
+	if !ok {
+		return proceed // it does not exist, which the kernel says
+	}
+	nofollow := pc.nofollow || pc.flags >= 0 && c.args[pc.flags]&unix.AT_SYMLINK_NOFOLLOW != 0
+	switch pc.op {
+	case opOpen:
+		return p.open(c, at, int(int32(c.args[pc.arg])))
+	case opReadlink:
+		return p.readlink(c, at, c.args[pc.arg], int(int32(c.args[pc.arg+1])))
+	case opAccess:
+		return p.access(c, at, uint32(c.args[pc.arg]))
+	}
+	return p.stat(c, at, pc, nofollow)
+}
+
+// procPath says which name below /proc is meant: "." is itself. Names with ".." are nobody's.
+func procPath(name string) (string, bool) {
+	switch name {
+	case "/dev/stdin":
+		return "self/fd/0", true
+	case "/dev/stdout":
+		return "self/fd/1", true
+	case "/dev/stderr":
+		return "self/fd/2", true
+	}
+	if rest, ok := strings.CutPrefix(name, "/dev/fd"); ok && (rest == "" || rest[0] == '/') {
+		name = "/proc/self/fd" + rest
+	}
+	rest, ok := strings.CutPrefix(name, "/proc")
+	if !ok || rest != "" && rest[0] != '/' || slices.Contains(strings.Split(rest, "/"), "..") {
+		return "", false
+	}
+	return path.Clean(strings.TrimLeft(rest, "/")), true
+}
+
+// find looks a name up in the lists. Directories are made in the tree.
+func (p *procServer) find(c *call, name string) (procName, bool) {
+	if name == "." || name == "" {
+		p.fillRoot()
+		return procName{dir: true, rel: "."}, true
+	}
+	if slices.Contains(procFiles, name) {
+		return procName{rel: name}, true
+	}
+	first, rest, _ := strings.Cut(name, "/")
+	pid := first
+	if first == "self" || first == "thread-self" {
+		pid = strconv.FormatInt(field(readFileAt(p.files.proc, c.tid+"/status"), "Tgid:"), 10)
+		if rest == "" {
+			return procName{rel: pid, dir: true, link: true}, p.fillProcess(pid)
+		}
+	}
+	if n, err := strconv.Atoi(pid); err != nil || strconv.Itoa(n) != pid || !p.ours(pid) {
+		return procName{}, false
+	}
+	if rest == "" || slices.Contains(procDirs, rest) {
+		return procName{rel: path.Join(pid, rest), dir: true}, p.fillProcess(pid)
+	}
+	if slices.Contains(procOwn, rest) {
+		return procName{rel: pid + "/" + rest}, true
+	}
+	if slices.Contains(procLinks, rest) {
+		return procName{rel: pid + "/" + rest, link: true}, true
+	}
+	kind, fd, _ := strings.Cut(rest, "/")
+	if n, err := strconv.Atoi(fd); err != nil || strconv.Itoa(n) != fd || n < 0 || !slices.Contains(procDirs, kind) {
+		return procName{}, false
+	}
+	return procName{rel: pid + "/" + rest, link: kind == "fd"}, true
+}
+
+// ours reports whether a process descends from the agent.
+func (p *procServer) ours(pid string) bool {
+	self := strconv.Itoa(unix.Getpid())
+	for range 4096 {
+		if pid = parentOf(p.files.proc, pid); pid == self {
+			return true
+		}
+		if pid == "" || pid == "0" || pid == "1" {
+			return false
+		}
+	}
+	return false
+}
+
+// fillRoot makes the directory /proc of the tree show what there is.
+func (p *procServer) fillRoot() {
+	dir, err := openBeneath(p.jail.root, "proc")
+	if err != nil {
+		return
+	}
+	defer unix.Close(dir)
+	have, err := namesIn(dir)
+	if err != nil {
+		return
+	}
+	for _, f := range procFiles {
+		if !strings.Contains(f, "/") {
+			placeholder(dir, f)
+		}
+	}
+	_ = unix.Symlinkat("self", dir, "self") // its text is told by readlink
+	for _, name := range have {
+		if _, err := strconv.Atoi(name); err == nil && !p.ours(name) {
+			_ = remove("/proc/self/fd/" + strconv.Itoa(dir) + "/" + name)
+		}
+	}
+	names, err := namesIn(p.files.proc)
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		if _, err := strconv.Atoi(name); err == nil && p.ours(name) {
+			_ = unix.Mkdirat(dir, name, 0o555)
+		}
+	}
+}
+
+// fillProcess makes the directory of a process in the tree.
+func (p *procServer) fillProcess(pid string) bool {
+	proc, err := openBeneath(p.jail.root, "proc")
+	if err != nil {
+		return false
+	}
+	defer unix.Close(proc)
+	_ = unix.Mkdirat(proc, pid, 0o555)
+	dir, err := openBeneath(proc, pid)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	for _, f := range procOwn {
+		placeholder(dir, f)
+	}
+	for _, l := range procLinks {
+		_ = unix.Symlinkat(l, dir, l)
+	}
+	for _, d := range procDirs {
+		_ = unix.Mkdirat(dir, d, 0o555)
+		p.fillFDs(dir, pid, d)
+	}
+	return true
+}
+
+// fillFDs lists the descriptors of a process.
+func (p *procServer) fillFDs(dir int, pid, name string) {
+	at, err := openBeneath(dir, name)
+	if err != nil {
+		return
+	}
+	defer unix.Close(at)
+	have, err := namesIn(at)
+	if err != nil {
+		return
+	}
+	var now []string
+	c := &call{tid: pid}
+	_ = p.files.asTask(c, func() error {
+		real, err := unix.Openat(p.files.proc, pid+"/"+name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(real)
+		now, err = namesIn(real)
+		return err
+	})
+	for _, n := range have {
+		if !slices.Contains(now, n) {
+			_ = unix.Unlinkat(at, n, 0)
+		}
+	}
+	for _, n := range now {
+		if name == "fd" {
+			_ = unix.Symlinkat(n, at, n)
+		} else {
+			placeholder(at, n)
+		}
+	}
+}
+
+func placeholder(dir int, name string) {
+	if fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o444); err == nil {
+		unix.Close(fd)
+	}
+}
+
+// handle opens what is served: a directory of the tree, or a file of /proc with the task's ids.
+func (p *procServer) handle(c *call, at procName, flags int) (fd int, err error) {
+	if at.dir {
+		return unix.Openat2(p.jail.root, path.Join("proc", at.rel), &unix.OpenHow{
+			Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+		})
+	}
+	err = p.files.asTask(c, func() error {
+		fd, err = unix.Openat(p.files.proc, at.rel, flags|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return fd, err
+}
+
+// ofProc reports whether what a link of a process leads to is itself a file of /proc, or cannot be told.
+func (p *procServer) ofProc(c *call, at procName) bool {
+	fd, err := p.handle(c, at, unix.O_PATH)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) != nil || fs.Type == unix.PROC_SUPER_MAGIC || fs.Type == unix.SYSFS_MAGIC
+}
+
+const writing = unix.O_WRONLY | unix.O_RDWR | unix.O_TRUNC | unix.O_APPEND
+
+func (p *procServer) open(c *call, at procName, flags int) answer {
+	base := path.Base(at.rel)
+	if at.link && !at.dir {
+		if flags&unix.O_NOFOLLOW != 0 {
+			return answer{errno: unix.ELOOP}
+		}
+		if base == "cwd" || base == "root" {
+			return proceed // not through a link
+		}
+	}
+	own := at.link && !at.dir && base != "exe" // a descriptor that it has: opened as it asks
+	if flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL {
+		return answer{errno: unix.EEXIST}
+	}
+	if !own && flags&writing != 0 {
+		return answer{errno: unix.EACCES}
+	}
+	if !at.dir && flags&unix.O_DIRECTORY != 0 {
+		return answer{errno: unix.ENOTDIR}
+	}
+	keep := unix.O_NONBLOCK | unix.O_NOCTTY
+	if own {
+		if flags&writing != 0 && p.ofProc(c, at) { // it was given for reading
+			return answer{errno: unix.EACCES}
+		}
+		keep |= writing
+	}
+	fd, err := p.handle(c, at, flags&keep)
+	if err != nil {
+		return failed(err)
+	}
+	defer unix.Close(fd)
+	if !p.files.alive(c) {
+		return proceed
+	}
+	add := notifAddfd{id: c.n.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, srcfd: uint32(fd), newfdFlags: uint32(flags & unix.O_CLOEXEC)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(p.fd), unix.SECCOMP_IOCTL_NOTIF_ADDFD, uintptr(unsafe.Pointer(&add))) //nolint:gosec // no wrapper
+	if errno != 0 {
+		return failed(errno)
+	}
+	return answer{sent: true}
+}
+
+func (p *procServer) readlink(c *call, at procName, buf uint64, size int) answer {
+	if !at.link {
+		return answer{errno: unix.EINVAL}
+	}
+	text := at.rel
+	if !at.dir { // else it is /proc/self
+		var err error
+		if text, err = p.files.linkOf(c, at.rel); err != nil {
+			return failed(err)
+		}
+	}
+	if size <= 0 {
+		return answer{errno: unix.EINVAL}
+	}
+	text = text[:min(len(text), size)]
+	if err := p.files.writeMemory(c, buf, []byte(text)); err != nil {
+		return failed(err)
+	}
+	return answer{val: int64(len(text))}
+}
+
+func (p *procServer) access(c *call, at procName, mode uint32) answer {
+	if mode&unix.W_OK != 0 {
+		return answer{errno: unix.EACCES}
+	}
+	fd, err := p.handle(c, at, unix.O_PATH)
+	if err != nil {
+		return failed(err)
+	}
+	unix.Close(fd)
+	return answer{}
+}
+
+func (p *procServer) stat(c *call, at procName, pc procCall, nofollow bool) answer {
+	flags := unix.O_PATH
+	if nofollow {
+		flags |= unix.O_NOFOLLOW
+	}
+	fd, err := p.handle(c, at, flags)
+	if err != nil {
+		return failed(err)
+	}
+	defer unix.Close(fd)
+	if pc.op == opStatx {
+		var st unix.Statx_t
+		if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, int(uint32(c.args[pc.arg+1])), &st); err != nil {
+			return failed(err)
+		}
+		b := unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)) //nolint:gosec // as the kernel lays it out
+		if err := p.files.writeMemory(c, c.args[pc.arg+2], b); err != nil {
+			return failed(err)
+		}
+		return answer{}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return failed(err)
+	}
+	if err := p.files.writeMemory(c, c.args[pc.arg], statBytes(&st, statNative)); err != nil {
+		return failed(err)
+	}
+	return answer{}
+}
+
+// fileMemory is that of a task by its file in /proc.
+type fileMemory struct{ s *supervisor }
+
+func (fileMemory) piece() int { return 256 }
+
+func (m fileMemory) read(pid int, addr uint64, b []byte) error {
+	return m.open(pid, os.O_RDONLY, func(fd int) error {
+		n, err := unix.Pread(fd, b, int64(addr))
+		return whole(n, len(b), err)
+	})
+}
+
+func (m fileMemory) write(pid int, addr uint64, b []byte) error {
+	return m.open(pid, os.O_WRONLY, func(fd int) error {
+		n, err := unix.Pwrite(fd, b, int64(addr))
+		return whole(n, len(b), err)
+	})
+}
+
+func whole(n, want int, err error) error {
+	if err == nil && n != want {
+		return syscall.EFAULT
+	}
+	return err
+}
+
+func (m fileMemory) open(pid, flags int, do func(fd int) error) error {
+	name := strconv.Itoa(pid) + "/mem"
+	fd, err := unix.Openat(m.s.proc, name, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		err = m.s.asTask(&call{tid: strconv.Itoa(pid)}, func() error {
+			fd, err = unix.Openat(m.s.proc, name, flags|unix.O_CLOEXEC, 0)
+			return err
+		})
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return do(fd)
+}
