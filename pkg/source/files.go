@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -62,10 +63,21 @@ func OpenFiles(ctx context.Context, root *os.Root, o FilesOptions, sums *Sums) (
 		return nil, err
 	}
 	h := sha256.New()
+	var line []byte
 	for i := range t.TOC.Entries {
 		e := &t.TOC.Entries[i]
-		fmt.Fprintf(h, "%q %c %o %d %q %d.%d %d:%d %q %v\n", e.Name, e.Type, e.Mode, e.Size, e.Link, e.ModTime.Unix(), e.ModTime.Nanosecond(),
-			e.Major, e.Minor, e.Xattrs["security.capability"], t.stats[e.Name])
+		st := t.stats[e.Name]
+		line = line[:0]
+		for _, text := range []string{e.Name, e.Link, e.Xattrs["security.capability"]} {
+			line = append(binary.AppendUvarint(line, uint64(len(text))), text...)
+		}
+		line = append(line, e.Type)
+		for _, n := range []int64{
+			e.Mode, e.Size, e.ModTime.Unix(), int64(e.ModTime.Nanosecond()), e.Major, e.Minor, st.Size, st.Mtime, st.Ctime, int64(st.Inode),
+		} {
+			line = binary.AppendVarint(line, n)
+		}
+		h.Write(line)
 		t.TOC.Size += e.Size
 	}
 	t.TOC.DiffID = digest.NewDigest(digest.SHA256, h)
