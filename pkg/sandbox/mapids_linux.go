@@ -14,16 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapIDs maps the ids of an agent that was started without a map. pidfd is -1 where /proc has the same numbers of
-// processes as we, else it is closed here.
-func (pl plan) mapIDs(ctx context.Context, pid, pidfd int) error {
-	if pidfd >= 0 {
+// mapIDs maps the ids of an agent that was started without a map. apart says that /proc has other numbers of processes than
+// we; then pidfd is the agent's, and is closed here.
+func (pl plan) mapIDs(ctx context.Context, pid int, apart bool, pidfd int) error {
+	switch {
+	case apart && pidfd < 0:
+		return fmt.Errorf("%w: /proc is of another pid namespace, and this kernel has no pidfds: mount one of this namespace (unshare --mount-proc)", ErrHost)
+	case apart:
 		defer unix.Close(pidfd)
 		var err error
 		if pid, err = procPID(pidfd); err != nil {
 			return err
 		}
-	} else if pl.uidTool == "" {
+	case pl.uidTool == "":
 		return nil // it was started with it
 	}
 	if pl.uidTool == "" {

@@ -188,7 +188,7 @@ func (pl plan) spawn(ctx context.Context, exe *os.File) (*agent, error) {
 	if err := <-started; err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	if err := pl.mapIDs(ctx, a.proc.Pid, pidfd); err != nil {
+	if err := pl.mapIDs(ctx, a.proc.Pid, apart, pidfd); err != nil {
 		a.kill()
 		a.wait()
 		return nil, err
