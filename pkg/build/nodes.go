@@ -219,6 +219,7 @@ func (f *fleet) lose(m *member, p platform.Platform, err error) {
 	m.lost = err
 	f.mu.Unlock()
 	if !again {
+		_ = m.conn.Close() // what waits for it fails at once
 		f.engine.o.Events.Emit(event.Event{Kind: event.Warning, Text: fmt.Sprintf("%v; %s is begun again elsewhere", err, p)})
 	}
 }
@@ -252,11 +253,12 @@ func (f *fleet) close() error {
 	}
 	var errs []error
 	for _, m := range f.members {
+		// The connection first: a session does not end in good order with a machine that does not answer.
+		if m.conn != nil && m.lost == nil {
+			errs = append(errs, m.conn.Close())
+		}
 		if m.session != nil {
 			errs = append(errs, m.session.Close())
-		}
-		if m.conn != nil {
-			errs = append(errs, m.conn.Close())
 		}
 	}
 	return errors.Join(errs...)

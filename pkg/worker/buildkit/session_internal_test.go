@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/connhelper"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testregistry"
+	"github.com/manifestctl/manifestctl/pkg/builder"
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/graph"
 	"github.com/manifestctl/manifestctl/pkg/platform"
@@ -186,6 +188,22 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// TestSchemes: every endpoint that builders may have leads somewhere.
+func TestSchemes(t *testing.T) {
+	for _, url := range []string{
+		"ssh://me@host", "docker-container://box", "docker-container://box?context=other", "podman-container://box",
+		"kube-pod://pod?namespace=builds&context=c&container=buildkitd",
+	} {
+		require.NoError(t, builder.CheckEndpoint(url))
+		h, err := connhelper.GetConnectionHelper(url)
+		require.NoError(t, err, url)
+		assert.NotNil(t, h, url)
+	}
+	for _, url := range []string{"tcp://h:1", "unix:///s"} {
+		require.NoError(t, builder.CheckEndpoint(url))
+	}
+}
+
 // TestUnreachable: what keeps us from a node is said, at once, and is of the right kind.
 func TestUnreachable(t *testing.T) {
 	dir := t.TempDir()
@@ -227,6 +245,7 @@ func TestUnreachable(t *testing.T) {
 	require.NoError(t, err)
 	certFile, keyFile := file("cert", theirCert), file("key", theirKey)
 	url := "tcp://" + l.Addr().String()
+	t.Setenv("PATH", dir)
 	for name, tc := range map[string]struct {
 		endpoint Endpoint
 		want     error
@@ -237,6 +256,7 @@ func TestUnreachable(t *testing.T) {
 		"it wants ours":      {Endpoint{URL: url, CACert: caFile}, ErrCertificate},
 		"it refuses ours":    {Endpoint{URL: url, CACert: caFile, Cert: certFile, Key: keyFile}, ErrCertificate},
 		"another name":       {Endpoint{URL: url, CACert: caFile, Server: "daemon.example"}, ErrCertificate},
+		"no docker":          {Endpoint{URL: "docker-container://box"}, ErrUnreachable},
 		"no such file":       {Endpoint{URL: url, CACert: filepath.Join(dir, "none")}, ErrCertificate},
 	} {
 		t.Run(name, func(t *testing.T) {
