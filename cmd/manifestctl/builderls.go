@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"text/tabwriter"
+	"text/template"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -121,7 +122,7 @@ func newBuilderLs(e *env) *cobra.Command {
 		Example: "  manifestctl builder ls\n  manifestctl builder ls --format json",
 		Args:    positional(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			asJSON, err := formatFlag(format)
+			print, err := e.builderFormat(format)
 			if err != nil {
 				return err
 			}
@@ -134,16 +135,39 @@ func newBuilderLs(e *env) *cobra.Command {
 				return err
 			}
 			list, unread := c.List()
-			infos := e.look(cmd.Context(), list, current, timeout)
-			if asJSON {
-				return errors.Join(e.printJSON(infos), unread)
-			}
-			return errors.Join(e.printBuilders(infos), unread)
+			return errors.Join(print(e.look(cmd.Context(), list, current, timeout)), unread)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT` table or json")
+	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT` table, json, or a Go template over each builder: {{.Name}}, {{.Driver}}, {{.Current}}, {{range .Nodes}}{{.Endpoint}}")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "`TIME` that a node may take to answer")
 	return cmd
+}
+
+// builderFormat gives what prints builders in a format.
+func (e *env) builderFormat(format string) (func([]builderInfo) error, error) {
+	if !strings.Contains(format, "{{") {
+		asJSON, err := formatFlag(format)
+		if asJSON {
+			return func(infos []builderInfo) error { return e.printJSON(infos) }, err
+		}
+		return e.printBuilders, err
+	}
+	t, err := template.New("format").Parse(format)
+	if err != nil {
+		return nil, usagef("--format: %w", err)
+	}
+	return func(infos []builderInfo) error {
+		for _, b := range infos {
+			var line strings.Builder
+			if err := t.Execute(&line, b); err != nil {
+				return usagef("--format: %w", err)
+			}
+			if err := e.println(line.String()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
 }
 
 // printBuilders is the table of ls: a line for a builder, and one for each of its nodes.
