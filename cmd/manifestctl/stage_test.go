@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -54,22 +55,22 @@ func stageByProcesses(t *testing.T, host string, rounds int) {
 	platforms := strings.Join(stagePlatforms, ",")
 	var killed atomic.Int64
 	for round := range rounds {
-		context := filepath.Join(dir, fmt.Sprintf("context%d", round))
-		require.NoError(t, os.Mkdir(context, 0o755))
-		require.NoError(t, os.WriteFile(filepath.Join(context, "rootfs.yaml"), fmt.Appendf(nil,
+		project := filepath.Join(dir, fmt.Sprintf("context%d", round))
+		require.NoError(t, os.Mkdir(project, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(project, "rootfs.yaml"), fmt.Appendf(nil,
 			"version: 1\nfrom: scratch\nsteps:\n  - files: [{path: /shared, content: %q}]\n  - files: [{path: /own, content: \"${TARGETARCH}\", expand: true}]\n", fmt.Sprint(round)), 0o600))
 		tag := fmt.Sprintf("%s/app:r%d", host, round)
 		id := fmt.Sprintf("run-%d", round)
 		var jobs [][]string
 		for i, p := range stagePlatforms {
-			jobs = append(jobs, []string{"--root", filepath.Join(dir, fmt.Sprintf("store%d", i)), "build", "-q", "--platform", p, "--stage", id, "-t", tag, "--push", context})
+			jobs = append(jobs, []string{"--root", filepath.Join(dir, fmt.Sprintf("store%d", i)), "build", "-q", "--platform", p, "--stage", id, "-t", tag, "--push", project})
 		}
 		merge := []string{"merge", "-q", "--stage", id, "--expect", platforms, "--wait", "10m", "-t", tag}
 		jobs = append(jobs, merge, merge)
 		rand.Shuffle(len(jobs), func(i, j int) { jobs[i], jobs[j] = jobs[j], jobs[i] })
 		stop := watchTag(t, tag)
-		var g errgroup.Group
-		g.SetLimit(4) // the machine is one, and small
+		g, ctx := errgroup.WithContext(t.Context()) // one that fails ends those who would wait for it
+		g.SetLimit(4)                               // the machine is one, and small
 		if round%2 == 0 {
 			g.SetLimit(len(jobs))
 		}
@@ -77,17 +78,18 @@ func stageByProcesses(t *testing.T, host string, rounds int) {
 			if len(args) == len(merge) && round%2 == 1 {
 				continue // below: it would wait in the place of what it waits for
 			}
-			g.Go(func() error { return restarted(path, args, &killed) })
+			g.Go(func() error { return restarted(ctx, path, args, &killed) })
 		}
 		require.NoError(t, g.Wait())
 		if round%2 == 1 {
-			g.Go(func() error { return restarted(path, merge, &killed) })
-			g.Go(func() error { return restarted(path, merge, &killed) })
+			g, ctx := errgroup.WithContext(t.Context())
+			g.Go(func() error { return restarted(ctx, path, merge, &killed) })
+			g.Go(func() error { return restarted(ctx, path, merge, &killed) })
 			require.NoError(t, g.Wait())
 		}
 		seen := stop()
 		assert.LessOrEqual(t, seen, 1, "an incomplete index was there")
-		whole := exec.Command(path, "--root", filepath.Join(dir, "whole"), "build", "-q", "--platform", platforms, "-t", host+"/whole:1", "--push", context)
+		whole := exec.Command(path, "--root", filepath.Join(dir, "whole"), "build", "-q", "--platform", platforms, "-t", host+"/whole:1", "--push", project)
 		want, err := whole.Output()
 		require.NoError(t, err)
 		got, err := exec.Command(path, "digest", tag).Output()
@@ -103,9 +105,9 @@ func stageByProcesses(t *testing.T, host string, rounds int) {
 }
 
 // restarted runs a command, kills it three times at some moment, and lets it end.
-func restarted(path string, args []string, killed *atomic.Int64) error {
+func restarted(ctx context.Context, path string, args []string, killed *atomic.Int64) error {
 	for n := 0; ; n++ {
-		cmd := exec.Command(path, args...)
+		cmd := exec.CommandContext(ctx, path, args...)
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
 		if err := cmd.Start(); err != nil {
@@ -121,6 +123,8 @@ func restarted(path string, args []string, killed *atomic.Int64) error {
 		switch {
 		case err == nil:
 			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		case !errors.As(err, &exit) || exit.ExitCode() != -1: // -1: killed
 			return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, stderr.String())
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -59,8 +60,22 @@ func (p *pusher) push(ctx context.Context, product Product, c *closure) error {
 	if skipped && errors.Is(err, registry.ErrBlobUnknown) { // what was sent ahead is gone: the registry has collected it
 		_, err = p.everything(ctx, product, c, repos, tags, root, nil)
 	}
+	// Of a blob that several send at the same time docker-registry 2.8 says for a moment that it does not have it.
+	for try := 0; try < pushAgain && errors.Is(err, registry.ErrBlobUnknown); try++ {
+		t := time.NewTimer(100 * time.Millisecond << try)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		case <-t.C:
+		}
+		_, err = p.everything(ctx, product, c, repos, tags, root, nil)
+	}
 	return err
 }
+
+// pushAgain is how often everything is sent once more to a registry that says it misses some of it.
+const pushAgain = 4
 
 // everything pushes content to all repositories, then the root to all tags.
 func (p *pusher) everything(ctx context.Context, product Product, c *closure, repos, tags []ref.Ref, root document, ahead *flights) (skipped bool, err error) {

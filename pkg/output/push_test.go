@@ -150,6 +150,29 @@ func TestPushFails(t *testing.T) {
 	})
 }
 
+// TestPushAgain: a registry may deny for a moment a blob that several send it at the same time (docker-registry 2.8 does), or
+// have lost what it said it had. Everything is sent once more, a few times; and what stays refused is an error.
+func TestPushAgain(t *testing.T) {
+	p := productOf(t, []string{"r.example/a:1"}, amd64(), arm())
+	for refusals, works := range map[int]bool{1: true, 3: true, 100: false} {
+		left := refusals
+		r := recorder{fail: func(call string) error {
+			if !strings.HasPrefix(call, "manifest ") || left == 0 {
+				return nil
+			}
+			left--
+			return &registry.Error{Status: 400, Codes: []string{"DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN"}}
+		}}
+		err := push(t, &r, false, p)
+		if !works {
+			require.ErrorIs(t, err, registry.ErrBlobUnknown)
+			continue
+		}
+		require.NoError(t, err, "%d", refusals)
+		assert.Equal(t, "manifest r.example/a:1", r.calls[len(r.calls)-1])
+	}
+}
+
 func TestPushToARegistry(t *testing.T) {
 	srv := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
 	defer srv.Close()
