@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ type console struct {
 	remote int // -1 once handed over
 	ended  chan struct{}
 	wait   sync.WaitGroup
+	tty    atomic.Pointer[os.File]
 	shown  chan struct{} // closed when all that the terminal showed was passed on
 }
 
@@ -120,6 +122,7 @@ const eot = 4
 
 // serve connects the terminal with the caller until nobody in the step has it any more.
 func (c *console) serve(tty *os.File) {
+	c.tty.Store(tty)
 	defer tty.Close()
 	select {
 	case size := <-c.s.Sizes: // the first one, so that the process starts with it
@@ -200,5 +203,8 @@ func (c *console) close() {
 	c.handOver()
 	close(c.ended)
 	c.sock.Close()
+	if tty := c.tty.Load(); tty != nil {
+		tty.Close() // wakes who reads it, should somebody outside of the sandbox hold its other side
+	}
 	c.wait.Wait()
 }
