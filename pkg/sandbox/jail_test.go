@@ -171,6 +171,22 @@ func TestJail(t *testing.T) {
 		assert.Contains(t, r.out, "1 pipe:")
 		assert.NotContains(t, r.out, b.dir, "nothing of the host is open")
 	})
+	t.Run("a /proc forgets who ended", func(t *testing.T) {
+		r := run(t, b.step("self", "ls", "/proc", "--", "echo", "and then", "--", "ls", "/proc", "--", "open", "/proc/mounts"))
+		require.NoError(t, r.failure, r.err)
+		first, then, _ := strings.Cut(r.out, "and then\n")
+		count := func(s string) (n int) {
+			for name := range strings.Lines(s) {
+				if _, err := strconv.Atoi(strings.TrimSpace(name)); err == nil {
+					n++
+				}
+			}
+			return n
+		}
+		assert.Equal(t, 2, count(first), first)
+		assert.Equal(t, 1, count(then), then)
+		assert.Contains(t, r.out, "/proc/mounts opened")
+	})
 	t.Run("the server of /proc is nobody's deputy", func(t *testing.T) {
 		agent := ""
 		b.pool.mu.Lock()

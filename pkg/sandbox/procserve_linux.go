@@ -198,6 +198,9 @@ func (p *procServer) find(c *call, name string) (procName, bool) {
 		p.fillRoot()
 		return procName{dir: true, rel: "."}, true
 	}
+	if name == "mounts" {
+		name = "self/mounts"
+	}
 	if slices.Contains(procFiles, name) {
 		return procName{rel: name}, true
 	}
@@ -261,7 +264,7 @@ func (p *procServer) fillRoot() {
 	_ = unix.Symlinkat("self", dir, "self") // its text is told by readlink
 	for _, name := range have {
 		if _, err := strconv.Atoi(name); err == nil && !p.ours(name) {
-			_ = remove("/proc/self/fd/" + strconv.Itoa(dir) + "/" + name)
+			p.clear(dir, name)
 		}
 	}
 	names, err := namesIn(p.files.proc)
@@ -273,6 +276,21 @@ func (p *procServer) fillRoot() {
 			_ = unix.Mkdirat(dir, name, 0o555)
 		}
 	}
+}
+
+// clear removes the directory of a process that ended. The agent is in the tree too, so there is no name for it but by descriptor.
+func (p *procServer) clear(dir int, name string) {
+	if fd, err := openBeneath(dir, name); err == nil {
+		if names, err := namesIn(fd); err == nil {
+			for _, n := range names {
+				p.clear(fd, n)
+			}
+		}
+		unix.Close(fd)
+		_ = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+		return
+	}
+	_ = unix.Unlinkat(dir, name, 0)
 }
 
 // fillProcess makes the directory of a process in the tree.
