@@ -123,7 +123,7 @@ fuzz-short: ## the fuzz targets that read bytes of strangers, 10 seconds each (G
 	scripts/fuzz.sh 10s $(FUZZ)
 
 .PHONY: sweep
-sweep: ## kill -9 at every call that changes the disk, every flipped bit of an archive (Go, strace; an hour)
+sweep: ## kill -9 at every call that changes the disk, every flipped bit of an archive (Go, strace; half an hour to an hour)
 	MANIFESTCTL_SOAK=1 $(GO) test -count=1 -timeout 180m ./internal/e2e ./pkg/transfer -run 'TestD06_sweep|TestLoad_G01'
 	$(GO) test -count=1 -timeout 60m ./pkg/store -run TestD06
 
