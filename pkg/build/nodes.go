@@ -189,7 +189,7 @@ func (f *fleet) noNode(p platform.Platform) error {
 // next is the best node for p that is not lost; local when it is this machine.
 func (f *fleet) next(p platform.Platform) (m *member, local bool, err error) {
 	f.mu.Lock()
-	list, planned := f.choices[p]
+	_, planned := f.choices[p]
 	f.mu.Unlock()
 	if !planned { // of a stage of another platform than the results have
 		if err := f.plan([]platform.Platform{p}); err != nil {
@@ -198,7 +198,7 @@ func (f *fleet) next(p platform.Platform) (m *member, local bool, err error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	list = f.choices[p]
+	list := f.choices[p]
 	var lost []error
 	for _, m := range list {
 		if m.lost == nil {

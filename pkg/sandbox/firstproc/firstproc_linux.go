@@ -13,7 +13,7 @@ func init() {
 	if !Started() {
 		return
 	}
-	if err := run(); err != nil && !errors.Is(err, errHungUp) {
+	if err := run(); !errors.Is(err, errHungUp) {
 		fmt.Fprintln(os.Stderr, err) //nolint:forbidigo // the parent's pipe, shown when an agent dies
 		os.Exit(1)                   //nolint:forbidigo // a process of its own
 	}
@@ -34,6 +34,7 @@ func startedAs(name string) bool {
 // errHungUp is the end of the socket: the agent is gone, and this process with it.
 var errHungUp = errors.New("sandbox: hung up")
 
+// run serves the agent until it hangs up; there is always an error.
 func run() error {
 	unix.CloseOnExec(FD)
 	signal.Notify(make(chan os.Signal, 1)) // none that a step sends kills it
