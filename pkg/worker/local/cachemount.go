@@ -167,33 +167,29 @@ func (s *snapshots) makeCache(ctx context.Context, dir string, m graph.Mount, in
 	return func() { _ = used.Unlock() }, nil
 }
 
-func (s *snapshots) fillCache(ctx context.Context, dir string, m graph.Mount, inputs []solve.Result) error {
+func (s *snapshots) fillCache(ctx context.Context, dir string, m graph.Mount, inputs []solve.Result) (err error) {
 	if isDir(dir) {
 		return nil
 	}
-	tmp, err := s.scratch()
+	// Beside its place: to move a directory to another needs the right to write into it, and this one may be a step's user's.
+	made, err := newScratch(s.mounts, tmpPrefix)
 	if err != nil {
 		return err
 	}
-	tree := filepath.Join(tmp, "cache")
+	defer func() { err = errors.Join(err, made.remove(s.removeTree)) }()
 	mode := os.FileMode(0o755)
 	if m.Mode != nil {
 		mode = os.FileMode(*m.Mode & 0o777)
 	}
-	if err := os.Mkdir(tree, mode); err != nil {
+	if err := os.Chmod(made.path, mode); err != nil { // whatever the umask
 		return fmt.Errorf("making the cache %q: %w", m.ID, err)
 	}
-	if m.Input == 0 || m.Mode != nil {
-		if err := os.Chmod(tree, mode); err != nil { // whatever the umask
-			return fmt.Errorf("making the cache %q: %w", m.ID, err)
-		}
-	}
 	if m.Input > 0 {
-		if err := s.seed(ctx, tree, m, inputs[m.Input]); err != nil {
+		if err := s.seed(ctx, made.path, m, inputs[m.Input]); err != nil {
 			return fmt.Errorf("filling the cache %q from %s: %w", m.ID, m.Source, err)
 		}
 	}
-	err = os.Rename(tree, dir)
+	err = os.Rename(made.path, dir)
 	if err == nil || errors.Is(err, os.ErrExist) || errors.Is(err, errNotEmpty) { // another build was faster
 		return nil
 	}

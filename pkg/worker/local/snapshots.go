@@ -62,7 +62,9 @@ func (s *snapshots) open(pool *sandbox.Pool) error {
 		return err
 	}
 	s.swept = make(chan error, 1)
-	go func() { s.swept <- errors.Join(sweepScratch(s.set, tmpPrefix, s.removeTree), s.sweepBoots(mode)) }()
+	go func() {
+		s.swept <- errors.Join(sweepScratch(s.set, tmpPrefix, s.removeTree), sweepScratch(s.mounts, tmpPrefix, s.removeTree), s.sweepBoots(mode))
+	}()
 	return nil
 }
 
