@@ -33,7 +33,7 @@ func flagLines(f *pflag.FlagSet) []flagLine {
 		case name != "":
 			line += " " + name
 		}
-		if def := f.DefValue; def != "" && def != "false" && def != "[]" && def != "0" && !strings.Contains(text, "(default") && !strings.Contains(text, "so far") {
+		if def := f.DefValue; def != "" && def != "false" && def != "[]" && def != "0" && def != "0s" && !strings.Contains(text, "(default") && !strings.Contains(text, "so far") {
 			text += " (default " + def + ")"
 		}
 		lines = append(lines, flagLine{line, text})
