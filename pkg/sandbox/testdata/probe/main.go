@@ -179,7 +179,8 @@ func do(verb string, a []string) error {
 	case "flip": // swap two names for ever
 		return flip(a[0], a[1], false)
 	case "usleep":
-		syscall.Select(0, nil, nil, nil, &syscall.Timeval{Usec: int64(num(a[0]))})
+		tv := syscall.NsecToTimeval(int64(num(a[0])) * 1000)
+		syscall.Select(0, nil, nil, nil, &tv)
 	case "walkproc": // look for a file of the host behind every link that /proc shows of others
 		walkProc(a[0])
 	case "keepcaps":
