@@ -16,7 +16,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CROSS := linux/arm64 linux/riscv64 darwin/arm64 windows/amd64
 # Packages whose tests run again as ordinary users: those that ask the kernel for something. internal/e2e and pkg/sandbox
 # change the user themselves.
-ROOTLESS := ./pkg/emulate ./pkg/layer ./pkg/output ./pkg/source ./pkg/store ./pkg/worker/... ./pkg/build ./cmd/manifestctl
+ROOTLESS := ./pkg/credentials ./pkg/emulate ./pkg/layer ./pkg/output ./pkg/source ./pkg/store ./pkg/worker/... ./pkg/build ./cmd/manifestctl
 # All packages but the tests of the whole program, which need peers and minutes.
 UNIT = $$($(GO) list ./... | grep -v -e /internal/e2e -e /internal/differential)
 # What reads bytes of strangers, for the short run in make test.

@@ -107,6 +107,7 @@ type place struct {
 	text   string
 	must   bool // its absence is an error
 	legacy bool // ~/.dockercfg: only what "auths" holds
+	shared bool // in a directory of all users: where it keeps us out, there is nothing for us
 }
 
 func (p place) read() (*document, error) {
@@ -118,7 +119,7 @@ func (p place) read() (*document, error) {
 		return d, nil
 	}
 	data, err := readFile(p.path)
-	if errors.Is(err, fs.ErrNotExist) && !p.must {
+	if errors.Is(err, fs.ErrNotExist) && !p.must || errors.Is(err, fs.ErrPermission) && p.shared {
 		return &document{}, nil
 	}
 	if err != nil {
@@ -179,7 +180,9 @@ func (k *Keychain) places() []place {
 		if dir := env("XDG_RUNTIME_DIR"); dir != "" {
 			file(dir, "containers", "auth.json")
 		} else if runtime.GOOS == "linux" {
-			file("/run/containers", strconv.Itoa(os.Getuid()), "auth.json")
+			// Podman, run by root first, makes this directory for root alone.
+			path := filepath.Join("/run/containers", strconv.Itoa(os.Getuid()), "auth.json")
+			out = append(out, place{name: path, path: path, shared: true})
 		}
 		if dir := env("XDG_CONFIG_HOME"); dir != "" {
 			file(dir, "containers", "auth.json")
