@@ -145,7 +145,7 @@ var runnerFiles = []string{"rootfs.yaml", "Dockerfile"}
 
 // args builds a file to an archive in dir. The times that RUN of a Dockerfile leaves are rewritten: nothing else may differ.
 func (m *matrix) args(dir, file string) []string {
-	return []string{"build", "--progress", "plain", "-o", "type=oci,rewrite-timestamp=true,dest=" + dir + "/out.tar", "-f", filepath.Join(m.dir, file), m.dir}
+	return []string{"build", "--progress", "plain", "-o", "type=oci,rewrite-timestamp=true,dest=" + filepath.Join(dir, file+".tar"), "-f", filepath.Join(m.dir, file), m.dir}
 }
 
 // scratch makes a directory of the cell's user, which is removed with all that other ids own in it.
@@ -171,10 +171,20 @@ func (m *matrix) build(t *testing.T, cell runner) string {
 	for _, file := range runnerFiles {
 		r := do(t, command(m.args(dir, file)...))
 		if assert.Zero(t, r.code, "%s: %s", file, r.stderr) {
-			assert.Equal(t, m.want[file], digestOf(t, r), file)
+			if !assert.Equal(t, m.want[file], digestOf(t, r), file) {
+				m.tell(t, dir, file)
+			}
 		}
 	}
 	return m.rungs(t, cell, command)
+}
+
+// tell says what differs from root's build of file.
+func (m *matrix) tell(t *testing.T, dir, file string) {
+	t.Helper()
+	r := root(t)
+	d := do(t, r.command(nil, "diff", "--files", "oci-archive:"+filepath.Join(r.home, file+".tar"), "oci-archive:"+filepath.Join(dir, file+".tar")))
+	t.Log(d.stdout, d.stderr)
 }
 
 // withoutEmulators builds where no qemu is found: the host's handler is what is left, else it is said before anything is done.
