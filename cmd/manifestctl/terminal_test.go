@@ -159,6 +159,8 @@ func (p *play) exits(code int) {
 	} else {
 		require.NoError(p.t, err)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	assert.Equal(p.t, code, got, "%s", p.text)
 }
 
