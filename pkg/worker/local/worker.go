@@ -119,12 +119,6 @@ func (w *Worker) Close() error {
 	return errors.Join(errs...)
 }
 
-// Ready finds out whether processes can run on this host, before any of their inputs is there.
-func (w *Worker) Ready(ctx context.Context) error {
-	_, err := w.sandbox(ctx)
-	return err
-}
-
 // sandbox starts the pool of agents on first use.
 func (w *Worker) sandbox(ctx context.Context) (*sandbox.Pool, error) {
 	w.poolOnce.Do(func() {
