@@ -58,7 +58,7 @@ func TestMigrating(t *testing.T) {
 		for i, m := range p.migrations {
 			t.Run(fmt.Sprintf("%s %d %s", p.name, i+1, m.doing), func(t *testing.T) {
 				t.Parallel()
-				m.run(t, fmt.Sprintf("%s/%s%d", reg, strings.Fields(strings.ToLower(p.name))[0], i+1), reg, other)
+				m.run(t, fmt.Sprintf("%s/%s%d", reg, strings.NewReplacer(" ", "-", ",", "").Replace(strings.ToLower(p.name)), i+1), reg, other)
 			})
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -360,10 +361,9 @@ func TestCopy_faults(t *testing.T) {
 	})
 	t.Run("C20 a blob that is gone after all", func(t *testing.T) {
 		lost := image("linux/arm64", "app").Desc.Digest
-		once := true
+		var answered atomic.Bool
 		c.setHook(func(w http.ResponseWriter, r *http.Request) bool {
-			if once && r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, "/lost/manifests/"+lost.String()) {
-				once = false
+			if r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, "/lost/manifests/"+lost.String()) && answered.CompareAndSwap(false, true) {
 				w.Header().Set("Docker-Content-Digest", lost.String())
 				w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
 				w.Header().Set("Content-Length", "10")
@@ -381,12 +381,13 @@ func TestCopy_faults(t *testing.T) {
 	t.Run("C29 cut anywhere", func(t *testing.T) {
 		dst := at(t, "%s/cut:1", host)
 		for n := 1; ; n++ {
-			left := n
+			var left atomic.Int64
+			left.Store(int64(n))
 			c.setHook(func(w http.ResponseWriter, r *http.Request) bool {
 				if !strings.Contains(r.URL.Path, "/cut/") {
 					return false
 				}
-				if left--; left < 0 {
+				if left.Add(-1) < 0 {
 					w.WriteHeader(http.StatusForbidden)
 					return true
 				}

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -32,23 +33,22 @@ func TestAppend_C29_heals(t *testing.T) {
 			// The writer of arm64 has read the tag; before it writes, the one of amd64 comes and ends; then it writes, and is killed.
 			victim, kill := context.WithCancel(t.Context())
 			defer kill()
-			waiting, written := true, false
+			var stopped, written atomic.Bool
 			c.setHook(func(w http.ResponseWriter, r *http.Request) bool {
-				if r.Method != http.MethodPut || r.URL.Path != "/v2/app/manifests/1" || !waiting {
+				if r.Method != http.MethodPut || r.URL.Path != "/v2/app/manifests/1" || !stopped.CompareAndSwap(false, true) {
 					return false
 				}
-				waiting = false
 				_, err := Append(t.Context(), newEnv(t), tag, entries("linux/amd64"), AppendOptions{})
 				assert.NoError(t, err)
 				c.Handler.ServeHTTP(w, r)
-				written = true
+				written.Store(true)
 				kill()
 				return true
 			})
 			_, err := Append(victim, newEnv(t), tag, entries("linux/arm64"), AppendOptions{})
 			require.Error(t, err)
 			c.setHook(nil)
-			require.True(t, written)
+			require.True(t, written.Load())
 			require.Len(t, platformsOf(t, env, tag), 1, "this is the window")
 
 			_, err = Append(t.Context(), env, tag, entries(rerun), AppendOptions{})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,10 +244,9 @@ func TestMerge_condition(t *testing.T) {
 				return
 			}
 			// Between the look and the push: our own registry refuses.
-			racing := true
+			var raced atomic.Bool
 			c.setHook(func(_ http.ResponseWriter, r *http.Request) bool {
-				if r.Method == http.MethodPut && racing {
-					racing = false
+				if r.Method == http.MethodPut && raced.CompareAndSwap(false, true) {
 					own := newEnv(t)
 					_, err := Merge(t.Context(), own, []ref.Ref{dst}, sourcesOf(src), MergeOptions{})
 					assert.NoError(t, err)
