@@ -423,10 +423,8 @@ func (p *procServer) open(c *call, at procName, flags int) answer {
 	if !p.files.alive(c) {
 		return proceed
 	}
-	add := notifAddfd{id: c.n.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, srcfd: uint32(fd), newfdFlags: uint32(flags & unix.O_CLOEXEC)}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(p.fd), unix.SECCOMP_IOCTL_NOTIF_ADDFD, uintptr(unsafe.Pointer(&add))) //nolint:gosec // no wrapper
-	if errno != 0 {
-		return failed(errno)
+	if errno := inject(p.fd, c.n.id, fd, flags); errno != 0 {
+		return answer{errno: errno}
 	}
 	return answer{sent: true}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path"
 	"strconv"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -261,8 +260,7 @@ func (s *supervisor) handOver(c *call, p *place, fd int, flags uint64, o layer.O
 	} else if err := s.record(p, f, o); err != nil {
 		return failed(err)
 	}
-	add := notifAddfd{id: c.n.id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, srcfd: uint32(fd), newfdFlags: uint32(flags & unix.O_CLOEXEC)}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.fd), unix.SECCOMP_IOCTL_NOTIF_ADDFD, uintptr(unsafe.Pointer(&add))); errno != 0 { //nolint:gosec // no wrapper
+	if errno := inject(s.fd, c.n.id, fd, int(flags)); errno != 0 {
 		return answer{errno: errno}
 	}
 	return answer{sent: true}

@@ -72,11 +72,7 @@ type answer struct {
 var proceed = answer{cont: true}
 
 func failed(err error) answer {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return answer{errno: errno}
-	}
-	return answer{errno: unix.EIO}
+	return answer{errno: errnoOf(err)}
 }
 
 // superviseFlags: a task that we have begun to serve is interrupted only by what kills it, or it would ask twice for what
