@@ -22,7 +22,7 @@ import (
 func main() {
 	out := flag.String("o", "bench/RESULTS.md", "where the table goes")
 	runs := flag.Int("runs", 15, "runs of each measurement; the median counts")
-	only := flag.String("only", "", "builds, dockerfiles, nodes, transfers, lists, verify, trees, apt, curves or rebuilds; \"\" is everything")
+	only := flag.String("only", "", "builds, dockerfiles, nodes, transfers, lists, verify, trees, apt, owners, curves or rebuilds; \"\" is everything")
 	way := flag.String("way", "", "of the transfers and Dockerfiles those whose name holds this")
 	if os.Getenv(proxyEnv) != "" {
 		if err := runProxy(os.Args[1:]); err != nil {
@@ -69,7 +69,7 @@ func run(out string, runs int, only, way string) (err error) {
 	if err := command(build); err != nil {
 		return err
 	}
-	for name, measure := range map[string]func() error{"builds": b.builds, "dockerfiles": b.dockerfiles, "nodes": b.nodes, "transfers": b.transfers, "lists": b.lists, "verify": b.verifies, "trees": b.trees, "apt": b.apt, "curves": b.curves, "rebuilds": b.rebuilds} {
+	for name, measure := range map[string]func() error{"builds": b.builds, "dockerfiles": b.dockerfiles, "nodes": b.nodes, "transfers": b.transfers, "lists": b.lists, "verify": b.verifies, "trees": b.trees, "apt": b.apt, "owners": b.owners, "curves": b.curves, "rebuilds": b.rebuilds} {
 		if only != "" && only != name {
 			continue
 		}
