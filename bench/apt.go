@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/manifestctl/manifestctl/internal/oracle"
 )
 
 // aptDockerfile is W3: what many images begin with, on two architectures; qemu itself is the floor of one of them.
@@ -35,19 +33,11 @@ func (b *bench) apt() error {
 		return err
 	}
 	ctx := context.Background()
-	root, err := os.Getwd()
+	version, daemons, stopDaemons, err := b.buildkit(ctx, 1)
 	if err != nil {
 		return err
 	}
-	programs, err := oracle.Binaries(ctx, root)
-	if err != nil {
-		return err
-	}
-	daemon, err := oracle.Start(ctx, programs, filepath.Join(b.dir, "buildkit"))
-	if err != nil {
-		return err
-	}
-	defer daemon.Close() //nolint:errcheck // its directory goes too
+	defer stopDaemons()
 
 	dir := filepath.Join(b.dir, "apt")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -68,7 +58,7 @@ func (b *bench) apt() error {
 		cmd          func() *exec.Cmd
 	}{
 		{"BuildKit", "", func() *exec.Cmd {
-			return daemon.Command(ctx, "build", "--progress", "plain", "--frontend", "dockerfile.v0", "--no-cache",
+			return daemons[0].Command(ctx, "build", "--progress", "plain", "--frontend", "dockerfile.v0", "--no-cache",
 				"--opt", "platform="+platforms, "--opt", "force-network-mode=host", "--allow", "network.host",
 				"--local", "context="+dir, "--local", "dockerfile="+dir, "--output", "type=oci,dest="+filepath.Join(dir, "buildkit.tar"))
 		}},
@@ -98,7 +88,7 @@ func (b *bench) apt() error {
 		}
 	}
 	var w bytes.Buffer
-	fmt.Fprintf(&w, "\n## W3: apt-get\n\n`apt-get update && apt-get install curl ca-certificates` on Debian bookworm, amd64 and arm64, cold, from Debian's mirror. Ratios are medians of those of each pair. BuildKit is %s.\n\n", line(filepath.Join(programs, "buildkitd"), "--version"))
+	fmt.Fprintf(&w, "\n## W3: apt-get\n\n`apt-get update && apt-get install curl ca-certificates` on Debian bookworm, amd64 and arm64, cold, from Debian's mirror. Ratios are medians of those of each pair. BuildKit is %s.\n\n", version)
 	fmt.Fprintln(&w, "| builder | time | ratio | target |\n|---|---|---|---|")
 	for j, way := range ways {
 		fmt.Fprintf(&w, "| %s | %s | %.2f | %s |\n", way.name, ms(median(times[j])), median(ratios[j]), way.target)

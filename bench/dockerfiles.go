@@ -28,30 +28,19 @@ const cachedTarget = 60 * time.Millisecond
 // dockerfiles compares builds of Dockerfiles, cold and cached, with a BuildKit of the frontend's version and with
 // Debian's buildah. manifestctl and BuildKit write an OCI archive, buildah its store.
 func (b *bench) dockerfiles() error {
-	stop, err := b.serve()
+	stop, err := b.serveBase()
 	if err != nil {
 		return err
 	}
 	defer stop()
-	if err := b.base(); err != nil {
-		return err
-	}
 	ctx := context.Background()
-	root, err := os.Getwd()
+	version, daemons, stopDaemons, err := b.buildkit(ctx, 1)
 	if err != nil {
 		return err
 	}
-	programs, err := oracle.Binaries(ctx, root)
-	if err != nil {
-		return err
-	}
-	daemon, err := oracle.Start(ctx, programs, filepath.Join(b.dir, "buildkit"))
-	if err != nil {
-		return err
-	}
-	defer daemon.Close() //nolint:errcheck // its directory goes too
+	defer stopDaemons()
 	var w bytes.Buffer
-	fmt.Fprintf(&w, "\n## Dockerfiles\n\nCold: nothing of it in any cache. Cached: built again, nothing changed. BuildKit is %s.\n\n", line(filepath.Join(programs, "buildkitd"), "--version"))
+	fmt.Fprintf(&w, "\n## Dockerfiles\n\nCold: nothing of it in any cache. Cached: built again, nothing changed. BuildKit is %s.\n\n", version)
 	fmt.Fprintln(&w, "| work | manifestctl | BuildKit | buildah | target |\n|---|---|---|---|---|")
 	for _, work := range b.dockerfileWorks() {
 		if !strings.Contains(work.name, b.way) {
@@ -62,7 +51,7 @@ func (b *bench) dockerfiles() error {
 				return err
 			}
 		}
-		if err := b.dockerfile(ctx, &w, daemon, work); err != nil {
+		if err := b.dockerfile(ctx, &w, daemons[0], work); err != nil {
 			return fmt.Errorf("%s: %w", work.name, err)
 		}
 	}

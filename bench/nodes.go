@@ -19,32 +19,17 @@ const overheadTarget = 1.1
 // nodes compares builds on a BuildKit node with buildctl on the same node, and four platforms here with the same on two
 // nodes. The nodes are on this machine, so what is measured is what the way to them costs, not what more processors bring.
 func (b *bench) nodes() error {
-	stop, err := b.serve()
+	stop, err := b.serveBase()
 	if err != nil {
 		return err
 	}
 	defer stop()
-	if err := b.base(); err != nil {
-		return err
-	}
 	ctx := context.Background()
-	root, err := os.Getwd()
+	_, daemons, stopDaemons, err := b.buildkit(ctx, 2)
 	if err != nil {
 		return err
 	}
-	programs, err := oracle.Binaries(ctx, root)
-	if err != nil {
-		return err
-	}
-	var daemons []*oracle.Daemon
-	for i := range 2 {
-		d, err := oracle.Start(ctx, programs, filepath.Join(b.dir, fmt.Sprintf("node%d", i)))
-		if err != nil {
-			return err
-		}
-		defer d.Close() //nolint:errcheck // its directory goes too
-		daemons = append(daemons, d)
-	}
+	defer stopDaemons()
 	for _, args := range [][]string{
 		{"--name", "one", daemons[0].Addr}, {"--name", "two", daemons[0].Addr}, {"--name", "two", "--append", daemons[1].Addr},
 	} {

@@ -20,14 +20,11 @@ const (
 
 // rebuilds measures builds of what was built before: nothing changed, or one file of very many; and W1 with an empty store.
 func (b *bench) rebuilds() error {
-	stop, err := b.serve()
+	stop, err := b.serveBase()
 	if err != nil {
 		return err
 	}
 	defer stop()
-	if err := b.base(); err != nil {
-		return err
-	}
 	var w bytes.Buffer
 	fmt.Fprintln(&w, "\n## Builds again\n\nMedians; the peak is of resident memory. The four platforms are amd64, its variants v2 and v3, and arm64.\n\n| work | manifestctl | peak MiB | target |\n|---|---|---|---|")
 	for _, one := range []struct {
