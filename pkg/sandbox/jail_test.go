@@ -243,6 +243,18 @@ func TestJail(t *testing.T) {
 		require.ErrorIs(t, <-done, context.Canceled)
 		require.Eventually(t, func() bool { return running(t, tok) == 0 }, 30*time.Second, 5*time.Millisecond)
 	})
+	t.Run("a fifo with one end, by a name in /proc", func(t *testing.T) {
+		for _, name := range []string{"/proc/self/fd", "/dev/fd"} {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			s := b.inTree(b.step("mkfifo", "/p", "--", "fifo", "/p", name))
+			var out bytes.Buffer
+			s.Stdout, s.Stderr = &out, &out
+			err := b.pool.Run(ctx, s)
+			cancel()
+			require.NoError(t, err, "the step waits for its own /proc: %s", out.String())
+			assert.Contains(t, out.String(), " opened\n")
+		}
+	})
 	t.Run("what cannot be had", func(t *testing.T) {
 		for _, change := range []func(*Step){
 			func(s *Step) { s.ReadOnly = true },

@@ -128,7 +128,10 @@ func (t *tracer) reapFamily(first int, traced bool) (unix.WaitStatus, error) {
 		}
 		if ws.Stopped() {
 			t.stopped(pid, ws)
-		} else if pid == first {
+			continue
+		}
+		t.forget(pid)
+		if pid == first {
 			return ws, t.endFamily(traced)
 		}
 	}

@@ -415,11 +415,17 @@ func (p *procServer) open(c *call, at procName, flags int) answer {
 		}
 		keep |= writing
 	}
-	fd, err := p.handle(c, at, flags&keep)
+	// A fifo with nobody at its other end would have us wait, and all of the step with us: its task does not wait either.
+	fd, err := p.handle(c, at, flags&keep|unix.O_NONBLOCK)
 	if err != nil {
 		return failed(err)
 	}
 	defer unix.Close(fd)
+	if flags&unix.O_NONBLOCK == 0 {
+		if err := blocking(fd); err != nil {
+			return failed(err)
+		}
+	}
 	if !p.files.alive(c) {
 		return proceed
 	}
@@ -427,6 +433,15 @@ func (p *procServer) open(c *call, at procName, flags int) answer {
 		return answer{errno: errno}
 	}
 	return answer{sent: true}
+}
+
+func blocking(fd int) error {
+	have, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, have&^unix.O_NONBLOCK)
+	return err
 }
 
 func (p *procServer) readlink(c *call, at procName, buf uint64, size int) answer {

@@ -102,7 +102,10 @@ func (t *tracer) reap(first int, killAll func() error) (unix.WaitStatus, error) 
 		}
 		if ws.Stopped() {
 			t.stopped(pid, ws)
-		} else if pid == first {
+			continue
+		}
+		t.forget(pid)
+		if pid == first {
 			status = ws
 			break
 		}
@@ -116,6 +119,8 @@ func (t *tracer) reap(first int, killAll func() error) (unix.WaitStatus, error) 
 		if err == nil && pid > 0 {
 			if ws.Stopped() {
 				t.stopped(pid, ws)
+			} else {
+				t.forget(pid)
 			}
 			continue
 		}
@@ -154,6 +159,12 @@ func (t *tracer) stopped(pid int, ws unix.WaitStatus) {
 		sig = 0
 	}
 	_ = ptrace(unix.PTRACE_CONT, pid, 0, uintptr(sig)) // ESRCH: killed meanwhile
+}
+
+// forget is about a task that ended, in the middle of an execve perhaps: its number may be another's.
+func (t *tracer) forget(pid int) {
+	delete(t.pending, pid)
+	delete(t.unlocked, pid)
 }
 
 // exec looks at an execve. It says whether the task now makes another call first.

@@ -85,6 +85,17 @@ func reach(verb string, a []string) error {
 			fmt.Println(name, "opened")
 			f.Close()
 		}
+	case "fifo": // PATH NAME: opens the fifo for reading and, with no writer left, by its NAME/N as well
+		w, err := os.OpenFile(a[0], os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		r, err := os.Open(a[0])
+		if err != nil {
+			return err
+		}
+		w.Close()
+		return reach("open", []string{fmt.Sprintf("%s/%d", a[1], r.Fd())})
 	case "create":
 		for _, name := range a {
 			f, err := os.OpenFile(name, os.O_WRONLY, 0)
