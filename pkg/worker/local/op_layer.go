@@ -114,11 +114,18 @@ func (w *Worker) sourceDir(name string) (*sourceDir, error) {
 	return d, nil
 }
 
-// contextRoot opens a context's directory.
+// contextRoot opens a context's directory; one that is named "" is empty.
 func (w *Worker) contextRoot(name string) (*os.Root, error) {
 	dir, ok := w.o.Contexts[name]
 	if !ok {
 		return nil, fmt.Errorf("no build context %q", name)
+	}
+	if dir == "" {
+		empty, err := w.scratch()
+		if err != nil {
+			return nil, err
+		}
+		dir = empty
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
