@@ -195,11 +195,11 @@ func (b *bridge) resolve(ctx context.Context, name string, opt sourceresolver.Op
 			return "", "", nil, fmt.Errorf("%w: there is no OCI layout %q", ErrInput, layout)
 		}
 		dgst, config, err := b.o.Host.Image(ctx, ref+"@"+want, p, false)
-		return name, dgst, config, err
+		return name, dgst, config, ofHost(err)
 	}
 	dgst, config, err := b.o.Host.Image(ctx, name, p, pull)
 	if err != nil {
-		return "", "", nil, err
+		return "", "", nil, ofHost(err)
 	}
 	if !strings.Contains(name, "@") {
 		name += "@" + dgst.String()

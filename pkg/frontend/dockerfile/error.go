@@ -25,11 +25,28 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Source, e.Err) }
 // Unwrap gives the frontend's error.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is makes errors.Is(err, ErrInvalid) true.
-func (e *Error) Is(target error) bool { return target == ErrInvalid }
+// Is makes errors.Is(err, ErrInvalid) true, but where the Dockerfile is right and what it asked for failed: a registry that
+// does not answer.
+func (e *Error) Is(target error) bool {
+	var outside *hostError
+	return target == ErrInvalid && !errors.As(e.Err, &outside)
+}
 
 // Lines are the lines in question, as messages show them.
 func (e *Error) Lines() *graph.Excerpt { return e.Excerpt }
+
+// hostError is a failure of what a Dockerfile asked for.
+type hostError struct{ error }
+
+func (e *hostError) Unwrap() error { return e.error }
+
+// ofHost marks an error of the host; nil stays nil.
+func ofHost(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &hostError{err}
+}
 
 // explain gives an error of the frontend its place.
 func (b *bridge) explain(err error) error {

@@ -41,7 +41,7 @@ func (b *bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 	}
 	b.o.Events.Emit(e)
 	if err != nil {
-		return nil, err
+		return nil, ofHost(err)
 	}
 	out := &sourceresolver.MetaResponse{Op: op}
 	switch v.Op.(type) {
