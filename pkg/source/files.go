@@ -1,6 +1,7 @@
 package source
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -27,11 +28,18 @@ type FilesOptions struct {
 // Files is files of a directory on this machine as one layer, without a tar: modes and times as they are, all owned by
 // 0:0. Sockets are left out.
 type Files struct {
-	TOC   *layer.TOC // DiffID identifies what stat says of the files, and is the digest of no tar
+	// TOC's DiffID identifies what stat says of the files, and is the digest of no tar; Offset is a regular file's place in stats.
+	TOC   *layer.TOC
 	root  *os.Root
-	stats map[string]fileStat // of regular files
-	sums  *Sums               // nil: none are known
-	dirs  lastDir
+	stats []knownStat // of regular files
+	sums  *Sums       // nil: none are known
+	dir   fileDir
+}
+
+// knownStat is what stat said of a file, and the digest that was known of it then.
+type knownStat struct {
+	fileStat
+	sum *[32]byte
 }
 
 // OpenFiles reads the directory below root, which stays open until Close and belongs to the tree. sums may be nil.
@@ -44,6 +52,7 @@ func OpenFiles(ctx context.Context, root *os.Root, o FilesOptions, sums *Sums) (
 		}
 	}
 	w := filesWalk{ctx: ctx, root: root, links: map[fileID]string{}}
+	defer w.ahead.Wait()
 	var err error
 	if len(include) > 0 {
 		if w.include, err = patternmatcher.New(include); err != nil {
@@ -57,23 +66,28 @@ func OpenFiles(ctx context.Context, root *os.Root, o FilesOptions, sums *Sums) (
 		}
 		w.excludable = prefixesOnly(w.exclude, true)
 	}
-	t := &Files{TOC: &layer.TOC{}, root: root, stats: map[string]fileStat{}, sums: sums}
+	t := &Files{TOC: &layer.TOC{}, root: root, sums: sums}
 	w.tree = t
-	if err := w.dir("", above{}, nil); err != nil {
+	if err := w.dir("", w.list(""), above{}, nil); err != nil {
 		return nil, err
 	}
+	t.TOC.Entries, t.stats = w.entries.join(), w.stats.join()
 	h := sha256.New()
 	var line []byte
 	for i := range t.TOC.Entries {
 		e := &t.TOC.Entries[i]
-		st := t.stats[e.Name]
+		var st fileStat
+		if e.Type == tar.TypeReg {
+			st = t.stats[e.Offset].fileStat
+		}
 		line = line[:0]
-		for _, text := range []string{e.Name, e.Link, e.Xattrs["security.capability"]} {
+		for _, text := range [...]string{e.Name, e.Link, e.Xattrs["security.capability"]} {
 			line = append(binary.AppendUvarint(line, uint64(len(text))), text...)
 		}
 		line = append(line, e.Type)
-		for _, n := range []int64{
-			e.Mode, e.Size, e.ModTime.Unix(), int64(e.ModTime.Nanosecond()), e.Major, e.Minor, st.Size, st.Mtime, st.Ctime, int64(st.Inode),
+		for _, n := range [...]int64{
+			e.Mode, e.Size, e.ModTime.Unix(), int64(e.ModTime.Nanosecond()), e.Major, e.Minor,
+			st.Size, st.Mtime, st.Ctime, int64(st.Inode), int64(st.Dev),
 		} {
 			line = binary.AppendVarint(line, n)
 		}
@@ -85,7 +99,7 @@ func OpenFiles(ctx context.Context, root *os.Root, o FilesOptions, sums *Sums) (
 }
 
 // Close closes the directory.
-func (t *Files) Close() error { return errors.Join(t.dirs.close(), t.root.Close()) }
+func (t *Files) Close() error { return errors.Join(t.dir.close(), t.root.Close()) }
 
 // Source is the tree as a layer of a view.
 func (t *Files) Source() layer.Source {

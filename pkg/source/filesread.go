@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"sync"
@@ -13,54 +14,83 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
+// opened is a file that is being read.
+type opened interface {
+	io.ReadCloser
+	// stat is what tells that it changed, and whether it is a regular file.
+	stat() (st fileStat, regular bool, err error)
+}
+
 // open reads a file. One that is no longer what it was when the tree was read is an error. Whoever reads it to its end makes its
 // digest known.
 func (t *Files) open(e *layer.Entry) (io.ReadCloser, error) {
-	f, err := t.dirs.open(t.root, e.Name)
+	f, err := t.dir.open(t.root, e.Name)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || info.Size() != e.Size) {
+	st, regular, err := f.stat()
+	if err == nil && (!regular || st.Size != e.Size) {
 		err = fmt.Errorf("%q: %w", e.Name, layer.ErrChanged)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	st, ok := t.stats[e.Name]
-	if now, _, _ := statOf(info); t.sums == nil || !ok || now != st {
+	was := t.known(e)
+	if t.sums == nil || was.sum != nil || st != was.fileStat {
 		return f, nil
 	}
 	return t.sums.reader(f, e.Name, st), nil
 }
 
+// known is what is known of a file since the tree was read; of another tree's, nothing.
+func (t *Files) known(e *layer.Entry) *knownStat {
+	if e.Offset < 0 || e.Offset >= int64(len(t.stats)) {
+		return &knownStat{}
+	}
+	return &t.stats[e.Offset]
+}
+
+// osFile is an opened file of the standard library.
+type osFile struct{ f *os.File }
+
+func (f osFile) Read(p []byte) (int, error) { return f.f.Read(p) }
+func (f osFile) Close() error               { return f.f.Close() }
+
+func (f osFile) stat() (st fileStat, regular bool, err error) {
+	info, err := f.f.Stat()
+	if err != nil {
+		return st, false, err
+	}
+	st, _, _ = statOf(info)
+	return st, info.Mode().IsRegular(), nil
+}
+
 // reader makes the digest of a file known to whoever reads it to its end. st is what it is now.
-func (s *Sums) reader(f *os.File, name string, st fileStat) io.ReadCloser {
-	if _, known := s.get(name, st); known {
+func (s *Sums) reader(f opened, name string, st fileStat) io.ReadCloser {
+	if s.get(name, st) != nil {
 		return f
 	}
-	return &summed{File: f, sums: s, name: name, st: st, h: sha256.New()}
+	return &summed{opened: f, sums: s, name: name, st: st, h: sha256.New()}
 }
 
 // Reader is f, whose digest is remembered by name when it is read to its end.
 func (s *Sums) Reader(f *os.File, name string) io.ReadCloser {
-	info, err := f.Stat()
+	of := osFile{f}
+	st, _, err := of.stat()
 	if err != nil {
 		return f // the first read will say why
 	}
-	st, _, _ := statOf(info)
-	return s.reader(f, name, st)
+	return s.reader(of, name, st)
 }
 
 // Sum is the digest of a file's bytes, which are read unless it is remembered.
 func (s *Sums) Sum(f *os.File, name string) (out [32]byte, err error) {
-	info, err := f.Stat()
+	st, _, err := osFile{f}.stat()
 	if err != nil {
 		return out, err
 	}
-	st, _, _ := statOf(info)
-	if out, ok := s.get(name, st); ok {
-		return out, nil
+	if known := s.get(name, st); known != nil {
+		return *known, nil
 	}
 	h := sha256.New()
 	if _, err := io.Copy(h, struct{ io.Reader }{f}); err != nil {
@@ -73,7 +103,7 @@ func (s *Sums) Sum(f *os.File, name string) (out [32]byte, err error) {
 
 // summed is a file whose digest is made while it is read.
 type summed struct {
-	*os.File
+	opened
 	sums *Sums
 	name string
 	st   fileStat
@@ -83,7 +113,7 @@ type summed struct {
 
 // Read implements io.Reader.
 func (s *summed) Read(p []byte) (int, error) {
-	n, err := s.File.Read(p)
+	n, err := s.opened.Read(p)
 	if s.h == nil {
 		return n, err
 	}
@@ -97,28 +127,25 @@ func (s *summed) Read(p []byte) (int, error) {
 
 // keep remembers the digest, if the file is still what it was.
 func (s *summed) keep() {
-	info, err := s.Stat()
-	if err == nil && s.read == s.st.Size {
-		if now, _, _ := statOf(info); now == s.st {
+	if s.read == s.st.Size {
+		if now, _, err := s.stat(); err == nil && now == s.st {
 			s.sums.put(s.name, s.st, [32]byte(s.h.Sum(nil)))
 		}
 	}
 	s.h = nil
 }
 
-// WriteTo is there because that of the file would pass Read by.
-func (s *summed) WriteTo(w io.Writer) (int64, error) {
-	return io.Copy(w, struct{ io.Reader }{s})
-}
-
 // sum is the digest of a file's bytes, from an earlier time when nothing says that they changed.
 func (t *Files) sum(e *layer.Entry) (out [32]byte, ok bool) {
+	was := t.known(e)
+	if was.sum != nil {
+		return *was.sum, true
+	}
 	if t.sums == nil {
 		return out, false
 	}
-	st := t.stats[e.Name]
-	if out, ok = t.sums.get(e.Name, st); ok {
-		return out, true
+	if known := t.sums.get(e.Name, was.fileStat); known != nil { // since the tree was read
+		return *known, true
 	}
 	r, err := t.open(e)
 	if err != nil {
@@ -133,7 +160,7 @@ func (t *Files) sum(e *layer.Entry) (out [32]byte, ok bool) {
 		return out, false
 	}
 	h.Sum(out[:0])
-	t.sums.put(e.Name, st, out)
+	t.sums.put(e.Name, was.fileStat, out)
 	return out, true
 }
 
@@ -202,4 +229,42 @@ func (d *lastDir) close() error {
 	err := d.root.Close()
 	d.root = nil
 	return err
+}
+
+// dirName is one name of a directory, as the walk of a tree needs it.
+type dirName struct {
+	name         string
+	mode         fs.FileMode
+	stat         fileStat
+	id           fileID
+	links        uint64
+	major, minor int64
+	target       string // of a symlink; "" when it was not read yet
+}
+
+// listing reads a directory with os: names as they come.
+func listing(root *os.Root, name string) (out []dirName, err error) {
+	d, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	infos, err := d.ReadDir(-1)
+	if err := errors.Join(err, d.Close()); err != nil {
+		return nil, fmt.Errorf("reading %q: %w", name, err)
+	}
+	out = make([]dirName, 0, len(infos))
+	for _, i := range infos {
+		info, err := i.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		l := dirName{name: i.Name(), mode: info.Mode()}
+		l.stat, l.id, l.links = statOf(info)
+		l.major, l.minor = deviceOf(info)
+		out = append(out, l)
+	}
+	return out, nil
 }

@@ -17,7 +17,7 @@ func statOf(info fs.FileInfo) (st fileStat, id fileID, links uint64) {
 	if !ok {
 		return st, id, 1
 	}
-	st.Ctime, st.Inode = ctimeOf(s), uint64(s.Ino)
+	st.Ctime, st.Inode, st.Dev = ctimeOf(s), uint64(s.Ino), uint64(s.Dev)
 	return st, fileID{uint64(s.Dev), uint64(s.Ino)}, uint64(s.Nlink)
 }
 

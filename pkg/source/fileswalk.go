@@ -3,14 +3,14 @@ package source
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/moby/patternmatcher"
 
@@ -34,31 +34,95 @@ type filesWalk struct {
 	include, exclude     *patternmatcher.PatternMatcher
 	prunable, excludable bool // no pattern can mean something in a directory but by its beginning
 	links                map[fileID]string
+	entries              pieces[layer.Entry]
+	stats                pieces[knownStat]
+	ahead                sync.WaitGroup // directories that are being read
 }
 
-func (w *filesWalk) dir(name string, in above, up *parent) error {
+// readAhead is how many directories beside each other are read while those before them are looked through.
+const readAhead = 4
+
+// list begins to read a directory. What it returns waits for it.
+func (w *filesWalk) list(name string) func() ([]dirName, error) {
+	if name == "" {
+		name = "."
+	}
+	var out []dirName
+	var err error
+	done := make(chan struct{})
+	w.ahead.Go(func() {
+		defer close(done)
+		out, err = listDir(w.root, name)
+		slices.SortFunc(out, func(a, b dirName) int { return strings.Compare(a.name, b.name) })
+	})
+	return func() ([]dirName, error) {
+		<-done
+		return out, err
+	}
+}
+
+// found is what the patterns said of a name.
+type found struct {
+	take, descend bool
+	m             above
+}
+
+// dir looks through a directory that is being read.
+func (w *filesWalk) dir(name string, list func() ([]dirName, error), in above, up *parent) error {
 	if err := context.Cause(w.ctx); err != nil {
 		return err
 	}
-	at := name
-	if at == "" {
-		at = "."
-	}
-	d, err := w.root.Open(at)
+	names, err := list()
 	if err != nil {
 		return err
 	}
-	infos, err := d.ReadDir(-1)
-	if err := errors.Join(err, d.Close()); err != nil {
-		return fmt.Errorf("reading %q: %w", at, err)
+	chosen := make([]found, len(names))
+	var below []int // those that are directories to be looked through
+	for i := range names {
+		l, c := &names[i], &chosen[i]
+		if c.take, c.descend, c.m, err = w.chosen(joined(name, l.name), l.mode.IsDir(), in); err != nil {
+			return err
+		}
+		if c.descend {
+			below = append(below, i)
+		}
 	}
-	slices.SortFunc(infos, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
-	for _, i := range infos {
-		if err := w.entry(path.Join(name, i.Name()), i, in, up); err != nil {
+	reading := make([]func() ([]dirName, error), 0, readAhead)
+	next := 0 // of below, to be read
+	for i := range names {
+		l, c := &names[i], &chosen[i]
+		if !c.take && !c.descend {
+			continue
+		}
+		if !c.descend {
+			if err := w.entry(joined(name, l.name), l, up); err != nil {
+				return err
+			}
+			continue
+		}
+		for ; next < len(below) && len(reading) < readAhead; next++ {
+			reading = append(reading, w.list(joined(name, names[below[next]].name)))
+		}
+		p := &parent{
+			entry: layer.Entry{Name: joined(name, l.name), Type: tar.TypeDir, Mode: unixMode(l.mode), ModTime: time.Unix(0, l.stat.Mtime)}, up: up,
+		}
+		if c.take {
+			w.add(p)
+		}
+		this := reading[0]
+		reading = append(reading[:0], reading[1:]...)
+		if err := w.dir(p.entry.Name, this, c.m, p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func joined(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
 }
 
 // chosen applies the patterns: take says that name is in the tree, descend that something below it may be.
@@ -94,33 +158,18 @@ func (w *filesWalk) chosen(name string, isDir bool, in above) (take, descend boo
 	return take, descend, m, nil
 }
 
-func (w *filesWalk) entry(name string, d fs.DirEntry, in above, up *parent) error {
-	take, descend, m, err := w.chosen(name, d.IsDir(), in)
-	if err != nil || !take && !descend {
-		return err
-	}
-	info, err := d.Info()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // removed meanwhile
-	}
-	if err != nil {
-		return err
-	}
-	if d.IsDir() {
-		p := &parent{entry: layer.Entry{Name: name, Type: tar.TypeDir, Mode: unixMode(info.Mode()), ModTime: info.ModTime()}, up: up}
-		if take {
-			w.add(p)
-		}
-		return w.dir(name, m, p)
-	}
-	e := layer.Entry{Name: name, Mode: unixMode(info.Mode()), ModTime: info.ModTime()}
-	switch kind := info.Mode().Type(); {
+// entry takes anything but a directory.
+func (w *filesWalk) entry(name string, l *dirName, up *parent) (err error) {
+	e := layer.Entry{Name: name, Mode: unixMode(l.mode), ModTime: time.Unix(0, l.stat.Mtime)}
+	switch kind := l.mode.Type(); {
 	case kind == 0:
-		e.Type, e.Size = tar.TypeReg, info.Size()
+		e.Type, e.Size = tar.TypeReg, l.stat.Size
 	case kind&fs.ModeSymlink != 0:
-		e.Type, e.Mode = tar.TypeSymlink, 0o777
-		if e.Link, err = w.root.Readlink(name); err != nil {
-			return err
+		e.Type, e.Mode, e.Link = tar.TypeSymlink, 0o777, l.target
+		if e.Link == "" {
+			if e.Link, err = w.root.Readlink(name); err != nil {
+				return err
+			}
 		}
 	case kind&fs.ModeNamedPipe != 0:
 		e.Type = tar.TypeFifo
@@ -129,31 +178,39 @@ func (w *filesWalk) entry(name string, d fs.DirEntry, in above, up *parent) erro
 		if kind&fs.ModeCharDevice != 0 {
 			e.Type = tar.TypeChar
 		}
-		e.Major, e.Minor = deviceOf(info)
+		e.Major, e.Minor = l.major, l.minor
 	default:
 		return nil
 	}
 	w.add(up)
 	if e.Type == tar.TypeReg {
-		st, id, links := statOf(info)
-		if links > 1 {
-			if first, ok := w.links[id]; ok {
-				e.Type, e.Link, e.Size = tar.TypeLink, first, 0
-			} else {
-				w.links[id] = name
-			}
-		}
-		if e.Type == tar.TypeReg {
-			w.tree.stats[name] = st
-			if e.Mode&0o111 != 0 {
-				if e.Xattrs, err = capability(w.root, name); err != nil {
-					return err
-				}
-			}
+		if err := w.regular(&e, l); err != nil {
+			return err
 		}
 	}
-	w.tree.TOC.Entries = append(w.tree.TOC.Entries, e)
+	w.entries.add(e)
 	return nil
+}
+
+// regular completes the entry of a regular file, which may be another name of one that was there.
+func (w *filesWalk) regular(e *layer.Entry, l *dirName) (err error) {
+	if l.links > 1 {
+		if first, ok := w.links[l.id]; ok {
+			e.Type, e.Link, e.Size = tar.TypeLink, first, 0
+			return nil
+		}
+		w.links[l.id] = e.Name
+	}
+	st := knownStat{fileStat: l.stat}
+	if w.tree.sums != nil {
+		st.sum = w.tree.sums.get(e.Name, l.stat)
+	}
+	e.Offset = int64(w.stats.len())
+	w.stats.add(st)
+	if e.Mode&0o111 != 0 {
+		e.Xattrs, err = capability(w.root, e.Name)
+	}
+	return err
 }
 
 // add puts a directory into the tree, with those above it.
@@ -163,16 +220,52 @@ func (w *filesWalk) add(p *parent) {
 	}
 	w.add(p.up)
 	p.added = true
-	w.tree.TOC.Entries = append(w.tree.TOC.Entries, p.entry)
+	w.entries.add(p.entry)
+}
+
+// pieces is a list that grows without being copied.
+type pieces[T any] struct {
+	full [][]T
+	last []T
+}
+
+const piece = 1024
+
+func (p *pieces[T]) add(x T) {
+	if len(p.last) == cap(p.last) {
+		if p.last != nil {
+			p.full = append(p.full, p.last)
+		}
+		p.last = make([]T, 0, piece)
+	}
+	p.last = append(p.last, x)
+}
+
+func (p *pieces[T]) len() int { return len(p.full)*piece + len(p.last) }
+
+// join gives the list as one, and keeps nothing.
+func (p *pieces[T]) join() []T {
+	out := make([]T, 0, p.len())
+	for i, f := range p.full {
+		out = append(out, f...)
+		p.full[i] = nil
+	}
+	out = append(out, p.last...)
+	p.full, p.last = nil, nil
+	return out
 }
 
 // unixMode is the mode of a file in the bits of a tar.
 func unixMode(m fs.FileMode) int64 {
 	out := int64(m.Perm())
-	for bit, unix := range map[fs.FileMode]int64{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
-		if m&bit != 0 {
-			out |= unix
-		}
+	if m&fs.ModeSetuid != 0 {
+		out |= 0o4000
+	}
+	if m&fs.ModeSetgid != 0 {
+		out |= 0o2000
+	}
+	if m&fs.ModeSticky != 0 {
+		out |= 0o1000
 	}
 	return out
 }

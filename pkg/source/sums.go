@@ -1,10 +1,11 @@
 package source
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ type fileStat struct {
 	Mtime int64 // nanoseconds
 	Ctime int64
 	Inode uint64
+	Dev   uint64
 }
 
 type fileID struct{ dev, ino uint64 }
@@ -25,13 +27,15 @@ type fileID struct{ dev, ino uint64 }
 // concurrent use.
 type Sums struct {
 	mu    sync.Mutex // guards what follows
-	known map[string]knownSum
-	seen  int // of them, used or made by this build
-	dirty bool
+	known []knownSum // of earlier builds, by name; names and digests never change
+	last  int        // where known was asked last: files are asked for in nearly the same order as they are kept
+	fresh map[string]*knownSum
+	seen  int // of known, used by this build
 }
 
 type knownSum struct {
 	fileStat
+	name string
 	sum  [32]byte
 	seen bool
 }
@@ -41,13 +45,13 @@ type knownSum struct {
 const racy = 100 * time.Millisecond
 
 // sumsVersion is the first byte of what Save writes; another one is nothing.
-const sumsVersion = 1
+const sumsVersion = 2
 
 // LoadSums reads what Save wrote; nothing or nonsense is nothing.
 func LoadSums(data []byte) *Sums {
-	s := &Sums{}
+	s := &Sums{fresh: map[string]*knownSum{}}
 	if raw, err := layer.Unsqueeze(data); err != nil || !s.decode(raw) {
-		s.known = map[string]knownSum{}
+		s.known = nil
 	}
 	return s
 }
@@ -72,77 +76,139 @@ func (s *Sums) decode(b []byte) bool {
 	if count < 0 || count > int64(len(b)/32) {
 		return false
 	}
-	s.known = make(map[string]knownSum, count)
+	s.known = make([]knownSum, count)
 	var last fileStat
-	name := ""
-	for range count {
+	var names arena
+	before := ""
+	for i := range s.known {
 		shared, rest := varint(), varint()
-		if shared < 0 || shared > int64(len(name)) || rest < 0 || rest > int64(len(b)) {
+		if shared < 0 || shared > int64(len(before)) || rest < 0 || rest > int64(len(b)) {
 			return false
 		}
-		name = name[:shared] + string(b[:rest])
+		name := names.join(before[:shared], b[:rest])
+		if i > 0 && name <= before {
+			return false
+		}
+		before = name
 		b = b[rest:]
-		last = fileStat{last.Size + varint(), last.Mtime + varint(), last.Ctime + varint(), last.Inode + uint64(varint())}
+		last = fileStat{last.Size + varint(), last.Mtime + varint(), last.Ctime + varint(), last.Inode + uint64(varint()), last.Dev + uint64(varint())}
 		if len(b) < 32 {
 			return false
 		}
-		s.known[name] = knownSum{fileStat: last, sum: [32]byte(b)}
+		s.known[i] = knownSum{fileStat: last, name: name, sum: [32]byte(b)}
 		b = b[32:]
 	}
 	return len(b) == 0
+}
+
+// arena makes many short strings of few pieces of memory.
+type arena struct{ b strings.Builder }
+
+const arenaPiece = 32 << 10
+
+func (a *arena) join(x string, y []byte) string {
+	if a.b.Cap()-a.b.Len() < len(x)+len(y) {
+		a.b = strings.Builder{}
+		a.b.Grow(max(arenaPiece, len(x)+len(y)))
+	}
+	from := a.b.Len()
+	a.b.WriteString(x)
+	a.b.Write(y)
+	return a.b.String()[from:]
 }
 
 // Save returns what LoadSums reads; changed is false when there is nothing new.
 func (s *Sums) Save() (data []byte, changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.dirty {
+	if len(s.fresh) == 0 {
 		return nil, false, nil
 	}
-	names := slices.Collect(maps.Keys(s.known))
-	if len(s.known) > 4*s.seen+1000 { // what is left of files that went
-		names = slices.DeleteFunc(names, func(n string) bool { return !s.known[n].seen })
+	fresh := make([]*knownSum, 0, len(s.fresh))
+	for _, k := range s.fresh {
+		fresh = append(fresh, k)
 	}
-	slices.Sort(names)
-	b := make([]byte, 0, 80*len(names)+16)
-	b = append(b, sumsVersion)
-	b = binary.AppendVarint(b, int64(len(names)))
+	slices.SortFunc(fresh, func(a, b *knownSum) int { return cmp.Compare(a.name, b.name) })
+	seen := s.seen + len(fresh)
+	all := len(s.known)+len(fresh) <= 4*seen+1000 // else most is left of files that went
+	var body []byte
+	body = slices.Grow(body, 64*len(s.known)+80*len(fresh))
+	count := int64(0)
 	var last fileStat
 	before := ""
-	for _, name := range names {
+	add := func(k *knownSum) {
 		shared := 0
-		for shared < len(name) && shared < len(before) && name[shared] == before[shared] {
+		for shared < len(k.name) && shared < len(before) && k.name[shared] == before[shared] {
 			shared++
 		}
-		before = name
-		b = binary.AppendVarint(binary.AppendVarint(b, int64(shared)), int64(len(name)-shared))
-		b = append(b, name[shared:]...)
-		k := s.known[name]
-		for _, d := range []int64{k.Size - last.Size, k.Mtime - last.Mtime, k.Ctime - last.Ctime, int64(k.Inode - last.Inode)} {
-			b = binary.AppendVarint(b, d)
+		before = k.name
+		body = binary.AppendVarint(binary.AppendVarint(body, int64(shared)), int64(len(k.name)-shared))
+		body = append(body, k.name[shared:]...)
+		for _, d := range [...]int64{k.Size - last.Size, k.Mtime - last.Mtime, k.Ctime - last.Ctime, int64(k.Inode - last.Inode), int64(k.Dev - last.Dev)} {
+			body = binary.AppendVarint(body, d)
 		}
-		b = append(b, k.sum[:]...)
+		body = append(body, k.sum[:]...)
 		last = k.fileStat
+		count++
 	}
-	if data, err = layer.Squeeze(b); err != nil {
+	for i := range s.known {
+		k := &s.known[i]
+		for len(fresh) > 0 && fresh[0].name < k.name {
+			add(fresh[0])
+			fresh = fresh[1:]
+		}
+		if s.fresh[k.name] == nil && (all || k.seen) {
+			add(k)
+		}
+	}
+	for _, k := range fresh {
+		add(k)
+	}
+	b := binary.AppendVarint([]byte{sumsVersion}, count)
+	if data, err = layer.Squeeze(append(b, body...)); err != nil {
 		return nil, false, fmt.Errorf("saving digests of files: %w", err)
 	}
 	return data, true, nil
 }
 
-func (s *Sums) get(name string, st fileStat) (sum [32]byte, ok bool) {
+// get gives the digest of a file, which the caller must not change; nil when none is known of what stat says.
+func (s *Sums) get(name string, st fileStat) *[32]byte {
+	if st.Ctime == 0 {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k, ok := s.known[name]
-	if !ok || k.fileStat != st || st.Ctime == 0 {
-		return sum, false
+	if k := s.fresh[name]; k != nil {
+		if k.fileStat != st {
+			return nil
+		}
+		return &k.sum
 	}
+	i, ok := s.find(name)
+	if !ok || s.known[i].fileStat != st {
+		return nil
+	}
+	k := &s.known[i]
 	if !k.seen {
 		k.seen = true
-		s.known[name] = k
 		s.seen++
 	}
-	return k.sum, true
+	return &k.sum
+}
+
+// find looks where it found something last, and near it.
+func (s *Sums) find(name string) (at int, ok bool) {
+	for i := s.last; i < min(s.last+2, len(s.known)); i++ {
+		if s.known[i].name == name {
+			s.last = i
+			return i, true
+		}
+	}
+	at, ok = slices.BinarySearchFunc(s.known, name, func(k knownSum, name string) int { return cmp.Compare(k.name, name) })
+	if ok {
+		s.last = at
+	}
+	return at, ok
 }
 
 func (s *Sums) put(name string, st fileStat, sum [32]byte) {
@@ -156,9 +222,5 @@ func (s *Sums) put(name string, st fileStat, sum [32]byte) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.known[name].seen {
-		s.seen++
-	}
-	s.known[name] = knownSum{st, sum, true}
-	s.dirty = true
+	s.fresh[name] = &knownSum{fileStat: st, name: name, sum: sum}
 }
