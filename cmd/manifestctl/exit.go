@@ -84,6 +84,8 @@ var errorKinds = []struct {
 	{build.ErrNoNode, exitHost, "`manifestctl builder create --append` adds a node; --fallback builds the platform on this machine"},
 	{build.ErrNodeCannot, exitUsage, ""},
 	{build.ErrNodeCertificate, exitDenied, "`manifestctl builder create --help` says which files --driver-opt takes"},
+	{build.ErrNodeStopped, exitFailed, "`manifestctl builder inspect --bootstrap NAME` starts the containers of the builder NAME"},
+	{build.ErrNodeBuildctl, exitFailed, "what is run there is `buildctl dial-stdio`: put BuildKit's buildctl into its $PATH"},
 	{build.ErrNodeUnreachable, exitFailed, "`manifestctl builder ls` shows which nodes answer; --builder local builds on this machine"},
 	{build.ErrNodeLost, exitFailed, "`manifestctl builder ls` shows which nodes answer; --fallback goes on on this machine"},
 	{builder.ErrInvalid, exitUsage, ""},

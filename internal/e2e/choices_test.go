@@ -310,6 +310,7 @@ func dockerd(t *testing.T) func(args ...string) *exec.Cmd {
 		t.Skip("dockerd wants to be root")
 	}
 	dir := t.TempDir()
+	t.Cleanup(func() { unmountBelow(t, dir) }) // a network namespace, when it ran something
 	host := "unix://" + filepath.Join(dir, "s")
 	docker := func(args ...string) *exec.Cmd {
 		c := exec.Command("docker", append([]string{"-H", host}, args...)...)

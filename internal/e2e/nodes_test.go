@@ -26,11 +26,11 @@ type fleet struct {
 	daemons [2]*oracle.Daemon
 }
 
-// newFleet starts them. It builds BuildKit when no one did before (minutes).
-func newFleet(t *testing.T) *fleet {
+// buildkitHere is the directory of BuildKit's programs. It builds them when no one did before (minutes).
+func buildkitHere(t *testing.T) string {
 	t.Helper()
 	if os.Getenv("MANIFESTCTL_NODES") == "" {
-		t.Skip("it builds and starts two BuildKit daemons: make nodes")
+		t.Skip("it builds and starts BuildKit daemons: make nodes")
 	}
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the other platform is arm64 here")
@@ -43,6 +43,13 @@ func newFleet(t *testing.T) *fleet {
 	require.NoError(t, err)
 	bin, err := oracle.Binaries(t.Context(), root)
 	require.NoError(t, err)
+	return bin
+}
+
+// newFleet starts them.
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	bin := buildkitHere(t)
 
 	f := &fleet{dir: t.TempDir()}
 	for dir := f.dir; dir != os.TempDir(); dir = filepath.Dir(dir) { // certificates are for every user
@@ -61,10 +68,10 @@ func newFleet(t *testing.T) *fleet {
 		if i == 1 {
 			env = append(env, "PATH="+emulators+":"+os.Getenv("PATH"))
 		}
-		f.daemons[i], err = oracle.StartTLS(t.Context(), bin, dir, &oracle.TLS{
+		f.daemons[i], err = oracle.StartWith(t.Context(), bin, dir, oracle.Options{Env: env, TLS: &oracle.TLS{
 			CA: f.file("ca.pem"), Cert: f.file("server.pem"), Key: f.file("server-key.pem"),
 			ClientCert: f.file("client.pem"), ClientKey: f.file("client-key.pem"),
-		}, env...)
+		}})
 		require.NoError(t, err)
 		t.Cleanup(func() {
 			_ = f.daemons[i].Close()

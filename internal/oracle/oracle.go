@@ -90,33 +90,44 @@ type TLS struct {
 	ClientCert, ClientKey string // of buildctl
 }
 
-// Start starts buildkitd of the directory bin with its state in dir. env is added to its environment.
-func Start(ctx context.Context, bin, dir string, env ...string) (*Daemon, error) {
-	return StartTLS(ctx, bin, dir, nil, env...)
+// Start starts buildkitd of the directory bin with its state in dir, on a free port of the loopback.
+func Start(ctx context.Context, bin, dir string) (*Daemon, error) {
+	return StartWith(ctx, bin, dir, Options{})
 }
 
-// StartTLS is Start with mutual TLS; nil is without.
-func StartTLS(ctx context.Context, bin, dir string, files *TLS, env ...string) (*Daemon, error) {
+// Options of a daemon. The zero value listens on a free port of the loopback, without TLS.
+type Options struct {
+	Addr string   // tcp:// or unix://; "" is a free port
+	TLS  *TLS     // mutual TLS
+	Env  []string // added to its environment
+	Args []string // added to its command line
+}
+
+// StartWith is Start with options.
+func StartWith(ctx context.Context, bin, dir string, o Options) (*Daemon, error) {
 	if err := Available(); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
+	if o.Addr == "" {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		o.Addr = "tcp://" + l.Addr().String()
+		if err := l.Close(); err != nil {
+			return nil, err
+		}
 	}
-	addr := "tcp://" + l.Addr().String()
-	if err := l.Close(); err != nil {
-		return nil, err
-	}
-	d := &Daemon{Addr: addr, tls: files, bin: bin, log: &bytes.Buffer{}, done: make(chan struct{})}
+	d := &Daemon{Addr: o.Addr, tls: o.TLS, bin: bin, log: &bytes.Buffer{}, done: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(bin, "buildkitd"),
-		"--root", dir, "--addr", addr, "--oci-worker-net", "host", "--oci-worker-snapshotter", "overlayfs",
+		"--root", dir, "--addr", o.Addr, "--oci-worker-net", "host", "--oci-worker-snapshotter", "overlayfs",
 		"--allow-insecure-entitlement", "network.host", "--allow-insecure-entitlement", "security.insecure",
 		"--otel-socket-path", filepath.Join(dir, "otel.sock"))
-	if files != nil {
-		d.cmd.Args = append(d.cmd.Args, "--tlscacert", files.CA, "--tlscert", files.Cert, "--tlskey", files.Key)
+	if o.TLS != nil {
+		d.cmd.Args = append(d.cmd.Args, "--tlscacert", o.TLS.CA, "--tlscert", o.TLS.Cert, "--tlskey", o.TLS.Key)
 	}
-	d.cmd.Env = append(os.Environ(), env...)
+	d.cmd.Args = append(d.cmd.Args, o.Args...)
+	d.cmd.Env = append(os.Environ(), o.Env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.SysProcAttr = endsWithUs()
 	if err := d.cmd.Start(); err != nil {

@@ -3,9 +3,7 @@ package build
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -17,7 +15,6 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/remotecache"
 	"github.com/manifestctl/manifestctl/pkg/solve"
-	"github.com/manifestctl/manifestctl/pkg/worker/buildkit"
 )
 
 // openFleet asks the nodes of the builder what they are, before anything else is done, and chooses those of the platforms
@@ -92,14 +89,17 @@ func (e *engine) solveTargets(ctx context.Context, targets []graph.Target) ([]so
 			unplanned = append(unplanned, t.Platform)
 		}
 	}
-	f.hosts = registries(roots)
-	for _, s := range slices.Concat(e.o.CacheFrom, e.o.CacheTo) {
-		if s.Type == remotecache.TypeRegistry {
-			f.hosts = append(f.hosts, s.Ref.Host)
-		}
+	var err error
+	if f.hosts, err = f.registries(roots); err != nil {
+		return nil, err
 	}
 	if err := f.plan(unplanned); err != nil {
 		return nil, err
+	}
+	if e.whole() {
+		if err := f.planCaches(); err != nil {
+			return nil, err
+		}
 	}
 	if e.whole() {
 		return f.whole(ctx, targets)
@@ -212,65 +212,6 @@ func (e *engine) base(ctx context.Context, resolving *sync.WaitGroup, root *grap
 	}
 	resolving.Go(func() { _, _ = b.result() }) // its error is looked at when the node is ready
 	return b
-}
-
-// nodeCaches are --cache-from and --cache-to for one platform on a node: BuildKit's own records, which one platform's
-// build replaces as a whole, so each has a place of its own: TAG-linux-arm64, or DIR/linux-arm64.
-func nodeCaches(o Options, p platform.Platform) (from, to []buildkit.Cache) {
-	for _, s := range o.CacheFrom {
-		for _, own := range []bool{true, false} {
-			if c, ok := nodeCache(s, p, own); ok && (own || s.Type == remotecache.TypeRegistry) {
-				if s.Type == remotecache.TypeLocal {
-					c.Attrs["src"] = c.Attrs["dest"]
-					delete(c.Attrs, "dest")
-				}
-				from = append(from, c)
-			}
-		}
-	}
-	for _, s := range o.CacheTo {
-		c, ok := nodeCache(s, p, true)
-		if !ok {
-			continue
-		}
-		c.Attrs["oci-mediatypes"] = "true"
-		if s.Max {
-			c.Attrs["mode"] = "max"
-		}
-		if s.IgnoreError {
-			c.Attrs["ignore-error"] = "true"
-		}
-		to = append(to, c)
-	}
-	return from, to
-}
-
-func nodeCache(s remotecache.Spec, p platform.Platform, own bool) (buildkit.Cache, bool) {
-	suffix := strings.NewReplacer("/", "-").Replace(p.String())
-	switch s.Type {
-	case remotecache.TypeRegistry:
-		r := s.Ref
-		if own {
-			r = r.WithTag(r.Tag + "-" + suffix)
-		}
-		return buildkit.Cache{Type: "registry", Attrs: map[string]string{"ref": r.String()}}, true
-	case remotecache.TypeLocal:
-		return buildkit.Cache{Type: "local", Attrs: map[string]string{"dest": filepath.Join(s.Ref.Path, suffix)}}, true
-	}
-	return buildkit.Cache{}, false
-}
-
-// cacheDirs are the directories of caches, for all platforms.
-func cacheDirs(o Options, platforms []platform.Platform) []string {
-	var out []string
-	for _, s := range slices.Concat(o.CacheFrom, o.CacheTo) {
-		for _, p := range platforms {
-			if c, ok := nodeCache(s, p, true); ok && c.Type == "local" {
-				out = append(out, c.Attrs["dest"])
-			}
-		}
-	}
-	return out
 }
 
 // checkNodes refuses what only this machine does.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,6 +27,8 @@ var (
 	ErrNodeUnreachable = buildkit.ErrUnreachable
 	ErrNodeCertificate = buildkit.ErrCertificate
 	ErrNodeLost        = buildkit.ErrLost
+	ErrNodeStopped     = buildkit.ErrStopped
+	ErrNodeBuildctl    = buildkit.ErrNoBuildctl
 	ErrNoNode          = errors.New("no node builds the platform") // and --fallback was not given
 	ErrNodeCannot      = errors.New("nodes cannot do that")        // what was asked for is only done on this machine
 )
@@ -68,6 +71,8 @@ type fleet struct {
 	members []*member
 	choices map[platform.Platform][]*member // best first; none: locally
 	hosts   []string                        // registries that nodes may ask credentials for
+	from    []nodeCache                     // of whole builds: --cache-from
+	to      []nodeCache                     // and --cache-to
 	failed  []error                         // of nodes that did not answer when the build began
 
 	mu sync.Mutex // guards choices, and the members' lost
@@ -78,6 +83,7 @@ type member struct {
 	candidate builder.Candidate
 	conn      *buildkit.Node // nil is this machine
 	lost      error          // why it is not asked any more
+	lends     atomic.Bool    // it could not pull an image: all are sent to it
 
 	once    sync.Once
 	session *buildkit.Session
@@ -224,13 +230,26 @@ func (f *fleet) lose(m *member, p platform.Platform, err error) {
 	}
 }
 
+// pulling calls work, and once more with images sent to the node when it could not pull one.
+func (f *fleet) pulling(m *member, work func() error) error {
+	sent := m.lends.Load()
+	err := work()
+	if sent || !errors.Is(err, buildkit.ErrPull) {
+		return err
+	}
+	if !m.lends.Swap(true) {
+		f.engine.o.Events.Emit(event.Event{Kind: event.Warning, Text: fmt.Sprintf("node %s: %v; images are sent to it from here", m.conn.Name(), err)})
+	}
+	return work()
+}
+
 // open begins the session of a node.
 func (f *fleet) open(ctx context.Context, m *member) (*buildkit.Session, error) {
 	m.once.Do(func() {
 		e := f.engine
 		m.session, m.err = m.conn.Open(ctx, buildkit.Host{
 			Store: e.store, Dirs: e.contexts, Secret: secrets(e.req, e.o), SSH: e.sshSocket,
-			Credentials: e.client.Credentials, Hosts: f.hosts, Bring: e.bring, CacheDirs: cacheDirs(e.o, f.platforms()), Events: e.o.Events,
+			Credentials: e.client.Credentials, Hosts: f.hosts, Bring: e.bring, CacheDirs: f.cacheDirs(), Events: e.o.Events,
 		})
 	})
 	return m.session, m.err
@@ -284,17 +303,25 @@ func below(roots []*graph.Vertex) iter.Seq[*graph.Vertex] {
 	}
 }
 
-// registries are the hosts of images below roots.
-func registries(roots []*graph.Vertex) []string {
+// registries are the hosts of images below roots that nodes pull themselves. What registries.conf forbids is an error.
+func (f *fleet) registries(roots []*graph.Vertex) ([]string, error) {
 	var out []string
 	for v := range below(roots) {
 		op, ok := v.Op.(graph.Image)
 		if !ok {
 			continue
 		}
-		if r, err := ref.Parse(op.Ref); err == nil && r.Kind == ref.Registry && !slices.Contains(out, r.Host) {
+		r, err := ref.Parse(op.Ref)
+		if err != nil || r.Kind != ref.Registry {
+			continue
+		}
+		route, err := f.engine.client.Route(r)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", op.Ref, err)
+		}
+		if route.ByName() && !slices.Contains(out, r.Host) {
 			out = append(out, r.Host)
 		}
 	}
-	return out
+	return out, nil
 }

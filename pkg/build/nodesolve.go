@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/manifestctl/manifestctl/pkg/graph"
+	"github.com/manifestctl/manifestctl/pkg/image"
 	"github.com/manifestctl/manifestctl/pkg/llb"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 	"github.com/manifestctl/manifestctl/pkg/ref"
@@ -37,8 +38,10 @@ func (w *switchWorker) Run(ctx context.Context, v *graph.Vertex, inputs []solve.
 	}
 	var out solve.Result
 	err := w.fleet.try(ctx, v.Platform, func(m *member) (err error) {
-		out, err = w.fleet.exec(ctx, m, v, op, inputs)
-		return err
+		return w.fleet.pulling(m, func() error {
+			out, err = w.fleet.exec(ctx, m, v, op, inputs)
+			return err
+		})
 	}, func() (err error) {
 		out, err = w.Worker.Run(ctx, v, inputs)
 		return err
@@ -76,7 +79,7 @@ func (f *fleet) exec(ctx context.Context, m *member, v *graph.Vertex, op graph.E
 			if i < 0 {
 				return llb.Source{}, false, nil
 			}
-			src, err := f.source(ctx, s, in, inputs[i], v.Platform)
+			src, err := f.source(ctx, m, in, inputs[i], v.Platform)
 			return src, true, err
 		},
 		Process: func(*graph.Vertex) (llb.Process, error) { return f.process(ctx, op, inputs[0]) },
@@ -140,9 +143,9 @@ func (f *fleet) process(ctx context.Context, op graph.Exec, base solve.Result) (
 
 // source is what a definition says for a vertex whose result is here: the image itself where the node can pull it, else
 // its layers over the session.
-func (f *fleet) source(ctx context.Context, s *buildkit.Session, v *graph.Vertex, r solve.Result, p platform.Platform) (llb.Source, error) {
+func (f *fleet) source(ctx context.Context, m *member, v *graph.Vertex, r solve.Result, p platform.Platform) (llb.Source, error) {
 	if op, ok := v.Op.(graph.Image); ok {
-		if src, ok, err := f.image(ctx, v, op); ok || err != nil {
+		if src, ok, err := f.image(ctx, m, v, op); ok || err != nil {
 			return src, err
 		}
 	}
@@ -162,11 +165,25 @@ func (f *fleet) source(ctx context.Context, s *buildkit.Session, v *graph.Vertex
 			descs[i] = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: l.DiffID, Size: size}
 		}
 	}
+	return lend(m.session, descs, ids, p)
+}
+
+// lend ships layers, under the names that OCI has for what they are.
+func lend(s *buildkit.Session, descs []ocispec.Descriptor, ids []digest.Digest, p platform.Platform) (llb.Source, error) {
+	for i := range descs {
+		var err error
+		if descs[i].MediaType, err = image.LayerMediaType(descs[i].MediaType, false); err != nil {
+			return llb.Source{}, err
+		}
+	}
 	return s.Ship(descs, ids, p)
 }
 
-// image is the source of an image in a registry, by the digest that it has for this build; ok is false for others.
-func (f *fleet) image(ctx context.Context, v *graph.Vertex, op graph.Image) (_ llb.Source, ok bool, err error) {
+// image is the source of an image in a registry, by the digest that it has for this build; ok is false for others. The node
+// pulls it itself where the name is all that it takes. What this machine reaches in a way of its own (its loopback, http, a
+// mirror, certificates) is lent to the node over the session, so that what this user said counts there, too; and so is all
+// that a node needs which could not pull something.
+func (f *fleet) image(ctx context.Context, m *member, v *graph.Vertex, op graph.Image) (_ llb.Source, ok bool, err error) {
 	r, err := ref.Parse(op.Ref)
 	if err != nil || r.Kind != ref.Registry {
 		return llb.Source{}, false, nil //nolint:nilerr // its layers go over the session
@@ -178,6 +195,18 @@ func (f *fleet) image(ctx context.Context, v *graph.Vertex, op graph.Image) (_ l
 		return llb.Source{}, false, fmt.Errorf("%s is %s, not %s: %w", op.Ref, r.Digest, op.Checksum, store.ErrCorrupt)
 	}
 	r.Tag = ""
+	route, err := f.engine.client.Route(r)
+	if err != nil {
+		return llb.Source{}, false, err
+	}
+	if !route.ByName() || m.lends.Load() {
+		descs, ids, err := f.engine.worker.Lend(ctx, op.Ref, v.Platform, op.Layers)
+		if err != nil {
+			return llb.Source{}, false, err
+		}
+		src, err := lend(m.session, descs, ids, v.Platform)
+		return src, true, err
+	}
 	s := llb.Source{Identifier: "docker-image://" + r.String(), Attrs: map[string]string{}, Platform: v.Platform}
 	if op.Layers != nil {
 		s.Attrs["image.layerlimit"] = fmt.Sprint(*op.Layers)
@@ -200,8 +229,11 @@ func (f *fleet) whole(ctx context.Context, targets []graph.Target) ([]solve.Resu
 	for i, t := range targets {
 		g.Go(func() error {
 			errs[i] = f.try(inner, t.Platform, func(m *member) (err error) {
-				results[i], err = f.target(inner, m, t, f.engine.base(bases, &resolving, t.Root))
-				return err
+				base := f.engine.base(bases, &resolving, t.Root)
+				return f.pulling(m, func() error {
+					results[i], err = f.target(inner, m, t, base)
+					return err
+				})
 			}, func() error {
 				r, err := f.engine.here(inner, []graph.Target{t})
 				if err == nil {
@@ -233,7 +265,7 @@ func (f *fleet) target(ctx context.Context, m *member, t graph.Target, base *tar
 		allow = d.Allow
 	}
 	enc, err := llb.Encode(t.Root, llb.EncodeOptions{
-		Source: func(v *graph.Vertex) (llb.Source, bool, error) { return f.bases(ctx, s, v) },
+		Source: func(v *graph.Vertex) (llb.Source, bool, error) { return f.bases(ctx, m, v) },
 		Allow:  allow,
 		// The frontend says which steps of a Dockerfile are to be run again; a definition says nothing.
 		NoCache: f.engine.o.NoCache && f.engine.req.LLB != nil,
@@ -244,7 +276,7 @@ func (f *fleet) target(ctx context.Context, m *member, t graph.Target, base *tar
 	if enc.Definition == nil {
 		return solve.Result{}, nil
 	}
-	from, to := nodeCaches(f.engine.o, t.Platform)
+	from, to := f.caches(t.Platform)
 	layers, err := s.Solve(ctx, enc, buildkit.SolveOptions{
 		Platform: t.Platform, Allow: allow, CacheFrom: from, CacheTo: to,
 		Known: func(_ context.Context, d digest.Digest) bool { return slices.Contains(base.blobs(), d) },
@@ -268,18 +300,18 @@ func (f *fleet) target(ctx context.Context, m *member, t graph.Target, base *tar
 }
 
 // bases gives the sources of images.
-func (f *fleet) bases(ctx context.Context, s *buildkit.Session, v *graph.Vertex) (llb.Source, bool, error) {
+func (f *fleet) bases(ctx context.Context, m *member, v *graph.Vertex) (llb.Source, bool, error) {
 	op, ok := v.Op.(graph.Image)
 	if !ok {
 		return llb.Source{}, false, nil
 	}
-	if src, ok, err := f.image(ctx, v, op); ok || err != nil {
+	if src, ok, err := f.image(ctx, m, v, op); ok || err != nil {
 		return src, ok, err
 	}
 	r, err := f.engine.solver.Solve(ctx, []*graph.Vertex{v})
 	if err != nil {
 		return llb.Source{}, false, err
 	}
-	src, err := f.source(ctx, s, v, r[0], v.Platform)
+	src, err := f.source(ctx, m, v, r[0], v.Platform)
 	return src, true, err
 }

@@ -103,7 +103,7 @@ func CheckName(name string) error {
 var schemes = []struct{ name, form string }{
 	{"tcp", "tcp://HOST:PORT"},
 	{"unix", "unix:///PATH"},
-	{"ssh", "ssh://[USER@]HOST[:PORT][?socket=PATH]"},
+	{"ssh", "ssh://[USER@]HOST[:PORT][/SOCKET]"},
 	{"docker-container", "docker-container://NAME[?context=NAME]"},
 	{"podman-container", "podman-container://NAME"},
 	{"kube-pod", "kube-pod://POD[?namespace=NAME&context=NAME&container=NAME]"},
@@ -134,6 +134,9 @@ func CheckEndpoint(text string) error {
 		bad = u.Host != "" || u.Path == "" // unix:relative has neither
 	case "tcp":
 		bad = u.Hostname() == "" || u.Port() == "" || u.Path != ""
+	case "ssh": // ssh itself asks for passwords, or an agent has keys
+		_, password := u.User.Password()
+		bad = u.Hostname() == "" || password || u.RawQuery != "" || u.Fragment != ""
 	}
 	if bad {
 		return fmt.Errorf("%w: endpoint %q: want %s", ErrInvalid, text, schemes[i].form)

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
@@ -36,8 +35,14 @@ var (
 	// ErrUnreachable is a node that does not answer; ErrCertificate one that does not trust us, or we it.
 	ErrUnreachable = errors.New("the node cannot be reached")
 	ErrCertificate = errors.New("the node's certificate or ours is not accepted")
+	// ErrStopped is a container that is there and does not run, ErrNoBuildctl a way to a daemon on which there is no
+	// buildctl. Both come with ErrUnreachable.
+	ErrStopped    = errors.New("its container is not running")
+	ErrNoBuildctl = errors.New("there is no buildctl where the daemon is")
 	// ErrLost is a node that answered, and does not any more.
 	ErrLost = errors.New("the node was lost")
+	// ErrPull is an image that the node could not pull.
+	ErrPull = errors.New("the node cannot pull it")
 )
 
 // Endpoint says where a daemon is. The files are for TLS; without any, tcp:// is not encrypted.
@@ -163,41 +168,6 @@ func split(list []platform.Platform) (native, emulated []platform.Platform) {
 		}
 	}
 	return native, emulated
-}
-
-// unreachable says why a node did not answer.
-func (n *Node) unreachable(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
-	}
-	text := reason(err)
-	kind := ErrUnreachable
-	for _, word := range []string{"x509:", "tls:", "first record does not look like a TLS handshake"} {
-		if strings.Contains(text, word) {
-			kind = ErrCertificate
-		}
-	}
-	if kind == ErrUnreachable {
-		if refused := n.handshake(ctx); refused != nil {
-			kind, text = ErrCertificate, refused.Error()
-		}
-	}
-	return fmt.Errorf("node %s (%s): %w: %s", n.endpoint.Name, n.endpoint.URL, kind, text)
-}
-
-// reason is what gRPC says without its wrapping.
-func reason(err error) string {
-	text := err.Error()
-	if s, ok := grpcerrors.AsGRPCStatus(err); ok {
-		text = s.Message()
-	}
-	for _, prefix := range []string{"connection error: desc = ", "transport: "} {
-		if _, rest, ok := strings.Cut(text, prefix); ok {
-			text = strings.Trim(rest, `"`)
-		}
-	}
-	text = strings.TrimPrefix(text, "transport: ")
-	return strings.ReplaceAll(text, `\"`, `"`)
 }
 
 // pulse is how often a node is asked during a solve whether it is there, and how long it may take to answer.

@@ -3,6 +3,7 @@ package buildkit
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -188,10 +189,35 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// TestWays: what the commands of a connection say is passed on, and what can be mended is told apart.
+func TestWays(t *testing.T) {
+	const failed = "error reading server preface: command [%s] has exited with exit status 1, make sure the URL is valid, and Docker 18.09 or later is installed on the remote host: stderr=%s"
+	for name, tc := range map[string]struct {
+		url, said string
+		want      error
+	}{
+		"docker, stopped": {"docker-container://x", "Error response from daemon: Container 5aff is not running", ErrStopped},
+		"podman, stopped": {"podman-container://x", "Error: can only create exec sessions on running containers: container state improper", ErrStopped},
+		"no container":    {"docker-container://x", "Error: No such container: x", nil},
+		"ssh's shell":     {"ssh://x", "sh: 1: buildctl: not found", ErrNoBuildctl},
+		"bash":            {"ssh://x", "bash: line 1: buildctl: command not found", ErrNoBuildctl},
+		"runc":            {"docker-container://x", `OCI runtime exec failed: exec: "buildctl": executable file not found in $PATH: unknown`, ErrNoBuildctl},
+		"no daemon":       {"ssh://x", "buildctl: dial unix /run/buildkit/buildkitd.sock: connect: no such file or directory", nil},
+		"a key":           {"ssh://x", "Host key verification failed.", nil},
+	} {
+		text := ofCommand(fmt.Sprintf(failed, "run buildctl dial-stdio", tc.said+"\n"))
+		assert.Equal(t, "`run buildctl dial-stdio` ended: "+tc.said, text, name)
+		assert.Equal(t, tc.want, wayKind(tc.url, text), name)
+	}
+	assert.Equal(t, "`x` ended: exit status 255", ofCommand("command [x] has exited with exit status 255, make sure the URL is valid, and Docker 18.09 or later is installed on the remote host: stderr="))
+	assert.Equal(t, "connection refused", ofCommand("connection refused"))
+	require.NoError(t, wayKind("tcp://x:1", "buildctl: not found"))
+}
+
 // TestSchemes: every endpoint that builders may have leads somewhere.
 func TestSchemes(t *testing.T) {
 	for _, url := range []string{
-		"ssh://me@host", "docker-container://box", "docker-container://box?context=other", "podman-container://box",
+		"ssh://me@host", "ssh://me@host:22/run/user/1000/buildkit/buildkitd.sock", "docker-container://box", "docker-container://box?context=other", "podman-container://box",
 		"kube-pod://pod?namespace=builds&context=c&container=buildkitd",
 	} {
 		require.NoError(t, builder.CheckEndpoint(url))
@@ -201,6 +227,11 @@ func TestSchemes(t *testing.T) {
 	}
 	for _, url := range []string{"tcp://h:1", "unix:///s"} {
 		require.NoError(t, builder.CheckEndpoint(url))
+	}
+	for _, url := range []string{"ssh://me@host?socket=/s", "ssh://me:secret@host", "ssh://host#x", "docker-container://", "kube-pod://"} {
+		require.ErrorIs(t, builder.CheckEndpoint(url), builder.ErrInvalid, url)
+		_, err := connhelper.GetConnectionHelper(url)
+		require.Error(t, err, "BuildKit does not take it either: %s", url)
 	}
 }
 

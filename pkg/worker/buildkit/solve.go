@@ -222,6 +222,9 @@ func (s *Session) explain(ctx context.Context, err error, vertices map[digest.Di
 	var at *errdefs.VertexError
 	if errors.As(err, &at) {
 		if v := vertices[digest.Digest(at.Digest)]; v != nil {
+			if _, ok := v.Op.(graph.Image); ok {
+				cause = fmt.Errorf("%w: %w", ErrPull, cause)
+			}
 			return &solve.StepError{
 				Platform: v.Platform, For: v.Meta.For, Step: v.Meta.Name, Source: v.Meta.Source, Excerpt: v.Meta.Excerpt, Err: cause,
 			}

@@ -112,6 +112,27 @@ func (w *Worker) Layers(ctx context.Context, text string, p platform.Platform) (
 	return found.Manifest.Layers, nil
 }
 
+// Lend gives the compressed layers of the image that text names for p, the first limit of them when it is not nil, and what
+// they unpack to. None is fetched: [Worker.Bring] does that for those that somebody wants.
+func (w *Worker) Lend(ctx context.Context, text string, p platform.Platform, limit *int) ([]ocispec.Descriptor, []digest.Digest, error) {
+	img, found, err := w.bases.resolve(ctx, w.o.Opener, text, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	descs := make([]ocispec.Descriptor, 0, len(found.Manifest.Layers))
+	for i, desc := range found.Manifest.Layers {
+		if limit != nil && i >= *limit {
+			break
+		}
+		blob := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+		if _, known := w.lazy.find(blob.Digest); !known {
+			w.lazy.add(origin{blob, found.DiffIDs[i], func(ctx context.Context) (io.ReadCloser, error) { return img.Blob(ctx, desc) }})
+		}
+		descs = append(descs, blob)
+	}
+	return descs, found.DiffIDs[:len(descs)], nil
+}
+
 // alias makes an opened image known by its name with its digest, too.
 func (b *bases) alias(text string, d digest.Digest) {
 	r, err := ref.Parse(text)
