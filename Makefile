@@ -161,8 +161,12 @@ kubernetes: ## deploy/kubernetes through kustomize, read as Kubernetes' own type
 	$(GO) test -modfile=tools/kubernetes.mod internal/deploy/kubernetes_test.go
 
 .PHONY: nodes
-nodes: ## builds on two real BuildKit daemons: the same images as here, nodes that are killed (root, runc; minutes)
-	MANIFESTCTL_NODES=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run TestNodes
+nodes: ## builds on real BuildKit daemons, over every endpoint: the same images as here, nodes that are killed (root, make deps; minutes)
+	MANIFESTCTL_NODES=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run TestNode
+
+.PHONY: nodes-short
+nodes-short: ## the same without daemons in containers, as make test runs it (root, runc; a minute, and one to build BuildKit once)
+	MANIFESTCTL_NODES=short $(GO) test -count=1 -timeout 15m ./internal/e2e -run TestNode
 
 .PHONY: differential
 differential: ## Dockerfiles built by a real BuildKit and by us: equal configs and layers (root, runc, busybox-static; minutes)

@@ -7,7 +7,8 @@ set -euo pipefail
 case "${1-}" in
 demo) packages=(qemu-user-static ca-certificates) ;;
 test) packages=(qemu-user-static uidmap busybox-static skopeo podman buildah umoci docker-registry runc mmdebstrap
-	apache2-utils bubblewrap docker.io containerd rpm xz-utils bzip2 zstd git strace chromium ca-certificates gcc libc6-dev) ;;
+	apache2-utils bubblewrap docker.io containerd rpm xz-utils bzip2 zstd git strace chromium ca-certificates gcc libc6-dev
+	openssh-client openssh-server) ;;
 *) echo "usage: deps.sh test|demo" >&2; exit 2 ;;
 esac
 
@@ -28,5 +29,10 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "deps: installing ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
+if [ ! -e /usr/sbin/policy-rc.d ]; then # none of them is started: tests start their own
+	printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+	chmod 755 /usr/sbin/policy-rc.d
+	trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
 apt-get update -q >&2
 $command >&2

@@ -60,7 +60,7 @@ func TestNodeRoutes(t *testing.T) {
 	base := nodeBase(t, w, registry)
 	ok(t, w.command(nil, "builder", "create", "--name", "node", "--use", node.Addr))
 	certs := write("trust/ca.crt", ca.PEM)
-	ok(t, inside(w.command(nil, "copy", "--ca-file", certs, "--creds", "registry.test:" + port + "=me:secret", base, named)))
+	ok(t, inside(w.command(nil, "copy", "--ca-file", certs, "--creds", "registry.test:"+port+"=me:secret", base, named)))
 
 	dir := w.dir(t, "app")
 	build := func(from string, env []string, args ...string) *exec.Cmd {

@@ -103,12 +103,18 @@ type Options struct {
 	Args []string // added to its command line
 }
 
+// ports is how many ports are tried: another process may take one between our asking for it and the daemon's.
+const ports = 5
+
 // StartWith is Start with options.
 func StartWith(ctx context.Context, bin, dir string, o Options) (*Daemon, error) {
 	if err := Available(); err != nil {
 		return nil, err
 	}
-	if o.Addr == "" {
+	if o.Addr != "" {
+		return start(ctx, bin, dir, o)
+	}
+	for try := 1; ; try++ {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
@@ -117,7 +123,14 @@ func StartWith(ctx context.Context, bin, dir string, o Options) (*Daemon, error)
 		if err := l.Close(); err != nil {
 			return nil, err
 		}
+		d, err := start(ctx, bin, dir, o)
+		if err == nil || try == ports || !strings.Contains(err.Error(), "address already in use") {
+			return d, err
+		}
 	}
+}
+
+func start(ctx context.Context, bin, dir string, o Options) (*Daemon, error) {
 	d := &Daemon{Addr: o.Addr, tls: o.TLS, bin: bin, log: &bytes.Buffer{}, done: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(bin, "buildkitd"),
 		"--root", dir, "--addr", o.Addr, "--oci-worker-net", "host", "--oci-worker-snapshotter", "overlayfs",
