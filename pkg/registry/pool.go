@@ -100,7 +100,7 @@ func (p *pool) get(k transportKey) (*http.Transport, error) {
 	}
 	t := &http.Transport{
 		Proxy:               p.proxyFor,
-		DialContext:         dial,
+		DialContext:         asideDial(dial),
 		ForceAttemptHTTP2:   true,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 		MaxIdleConns:        100,

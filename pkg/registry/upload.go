@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 
@@ -399,6 +400,21 @@ type piece struct {
 	left, at int64
 	whole    bool
 	progress *progress
+}
+
+// Aside is that of the source, for its last part: only there is a verdict.
+func (p *piece) Aside() (file *os.File, check func(n int64) error) {
+	if a, ok := p.ReadCloser.(Aside); ok && p.whole {
+		return a.Aside()
+	}
+	return nil, nil
+}
+
+// passed notes bytes that were sent without a Read.
+func (p *piece) passed(n int64) {
+	p.left -= n
+	p.at += n
+	p.progress.at(p.at)
 }
 
 func (p *piece) Read(b []byte) (int, error) {

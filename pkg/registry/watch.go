@@ -80,9 +80,14 @@ type sendBody struct {
 	state sync.Mutex
 	left  int64
 	err   error // of the source
+
+	sent bool // all of it, without a Read
 }
 
 func (b *sendBody) Read(p []byte) (int, error) {
+	if b.sent {
+		return 0, io.EOF
+	}
 	// The transport reads on when what it has read before is on its way; the
 	// time that the source takes is not the registry's.
 	b.w.timer.Stop()
@@ -106,6 +111,14 @@ func (b *sendBody) Read(p []byte) (int, error) {
 		b.w.reset(b.wait)
 	}
 	return n, err
+}
+
+// fail notes an error of the source.
+func (b *sendBody) fail(err error) error {
+	b.state.Lock()
+	defer b.state.Unlock()
+	b.err = err
+	return err
 }
 
 func (b *sendBody) failed() error {

@@ -39,14 +39,21 @@ func (v *verifier) Read(p []byte) (int, error) {
 	n, err := v.from.Read(p)
 	v.digester.Hash().Write(p[:n]) // a hash's Write never fails
 	v.read += int64(n)
+	if v.err = v.judge(err); v.err != nil && v.read > v.desc.Size && v.desc.Size > 0 {
+		n = 0
+	}
+	return n, v.err
+}
+
+// judge is what to say after a read that said err: what is wrong with the bytes so far, if it shows by now.
+func (v *verifier) judge(err error) error {
 	switch {
 	case v.desc.Size > 0 && v.read > v.desc.Size:
-		n, err = 0, fmt.Errorf("%w: %s is longer than its %d bytes", ErrCorrupt, v.desc.Digest, v.desc.Size)
+		return fmt.Errorf("%w: %s is longer than its %d bytes", ErrCorrupt, v.desc.Digest, v.desc.Size)
 	case err == io.EOF && v.desc.Size > 0 && v.read < v.desc.Size:
-		err = fmt.Errorf("%w: %s ends after %d of its %d bytes", ErrCorrupt, v.desc.Digest, v.read, v.desc.Size)
+		return fmt.Errorf("%w: %s ends after %d of its %d bytes", ErrCorrupt, v.desc.Digest, v.read, v.desc.Size)
 	case err == io.EOF && v.digester.Digest() != v.desc.Digest:
-		err = fmt.Errorf("%w: %s holds the bytes of %s", ErrCorrupt, v.desc.Digest, v.digester.Digest())
+		return fmt.Errorf("%w: %s holds the bytes of %s", ErrCorrupt, v.desc.Digest, v.digester.Digest())
 	}
-	v.err = err
-	return n, err
+	return err
 }

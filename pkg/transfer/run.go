@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 
@@ -357,6 +358,14 @@ func (s *stream) Verifies() digest.Digest {
 		return v.Verifies()
 	}
 	return ""
+}
+
+// Aside is that of the blob, if it has one and nobody counts the bytes.
+func (s *stream) Aside() (file *os.File, check func(n int64) error) {
+	if a, ok := s.ReadCloser.(registry.Aside); ok && s.pace == nil {
+		return a.Aside()
+	}
+	return nil, nil
 }
 
 func nameOf(s Source) string {
