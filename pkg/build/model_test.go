@@ -111,19 +111,40 @@ func (m *model) dockerfile() string {
 		"FROM base" + fmt.Sprint(m.base) + "\n" + args + strings.Join(m.steps, "\n") + "\n"
 }
 
-// write lays the project down anew. Times of files are fixed: as with BuildKit they are in layers and in no key.
+// write makes the project what it is now. What did not change stays as it is on disk, so that what is remembered of it counts; what
+// changed keeps its size and gets its time back. Times of files are fixed: as with BuildKit they are in layers and in no key.
 func (m *model) write(t *testing.T) {
 	t.Helper()
 	ctx := filepath.Join(m.dir, "context")
-	require.NoError(t, os.RemoveAll(ctx))
+	require.NoError(t, os.MkdirAll(ctx, 0o755))
+	at := time.Unix(1_700_000_000, 0)
 	for name, content := range m.files {
 		path := filepath.Join(ctx, filepath.FromSlash(name))
+		if now, err := os.ReadFile(path); err == nil && string(now) == content {
+			continue
+		}
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
+		require.NoError(t, os.Chtimes(path, at, at))
 	}
-	at := time.Unix(1_700_000_000, 0)
-	require.NoError(t, filepath.WalkDir(ctx, func(path string, _ os.DirEntry, err error) error {
-		return errors.Join(err, os.Chtimes(path, at, at))
+	require.NoError(t, filepath.WalkDir(ctx, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return nil
+		}
+		name, err := filepath.Rel(ctx, path)
+		if _, ok := m.files[filepath.ToSlash(name)]; !ok {
+			err = errors.Join(err, os.Remove(path))
+		}
+		return err
+	}))
+	require.NoError(t, filepath.WalkDir(ctx, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = os.Chtimes(path, at, at)
+		}
+		return err
 	}))
 	require.NoError(t, os.WriteFile(filepath.Join(m.dir, "Dockerfile"), []byte(m.dockerfile()), 0o644))
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"strings"
@@ -299,11 +298,7 @@ func (c *copier) file(n layer.Node, e layer.Entry, dst *layer.Place) error {
 		}
 		return dst.Set(c.metadata(e, dst))
 	}
-	var open func() (io.ReadCloser, error)
-	if e.Type == tar.TypeReg {
-		open = n.Open
-	}
-	if err := dst.Put(e, open); err != nil {
+	if err := dst.PutNode(n); err != nil {
 		return err
 	}
 	if links > 1 && e.Type == tar.TypeReg {

@@ -17,11 +17,24 @@ type tarWriter struct {
 	tw  *tar.Writer
 	hdr tar.Header
 	buf *[]byte
+	// dataAt is where in the archive the data of the last regular file begins.
+	dataAt int64
+	pos    int64
 }
 
 func newTarWriter(w io.Writer) *tarWriter {
-	bw := bufio.NewWriterSize(w, 64<<10)
-	return &tarWriter{bw: bw, tw: tar.NewWriter(bw), buf: bufPool.Get()}
+	t := &tarWriter{bw: bufio.NewWriterSize(w, 64<<10), buf: bufPool.Get()}
+	t.tw = tar.NewWriter((*tarCounter)(t))
+	return t
+}
+
+// tarCounter counts what is written.
+type tarCounter tarWriter
+
+func (t *tarCounter) Write(p []byte) (int, error) {
+	n, err := t.bw.Write(p)
+	t.pos += int64(n)
+	return n, err
 }
 
 // header starts an entry; a regular file's Size bytes follow by Write on t.tw.
@@ -58,6 +71,7 @@ func (t *tarWriter) header(e *Entry) error {
 	if err := t.tw.WriteHeader(h); err != nil {
 		return fmt.Errorf("writing %q: %w", e.Name, err)
 	}
+	t.dataAt = t.pos
 	return nil
 }
 

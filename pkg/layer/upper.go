@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"strings"
 	"syscall"
 	"time"
@@ -38,11 +39,17 @@ type Place struct {
 
 // upperFile is a file; hard links are several places of one.
 type upperFile struct {
-	e    Entry
-	open func() (io.ReadCloser, error)
-	from *inode // the base's that it is, unchanged in content
-	own  bool   // it is made or changed here
+	e      *Entry // of a table of contents while shared says so: then it is not to be changed
+	open   func() (io.ReadCloser, error)
+	node   Node   // whose content it has, instead of open
+	from   *inode // the base's that it is, unchanged in content
+	own    bool   // it is made or changed here
+	shared bool
+	linked bool // another place has it too
 }
+
+// set gives the file other attributes.
+func (f *upperFile) set(e *Entry) { f.e, f.shared = e, false }
 
 // NewUpper starts with base (nil: an empty rootfs) and no changes. now is the time of what gets no other; the zero
 // Time leaves directories the latest time of what was put into them, and gives 1970 where there is nothing to go by.
@@ -51,7 +58,7 @@ func NewUpper(base *View, now time.Time) *Upper {
 		base = &View{t: newTree()}
 	}
 	u := &Upper{base: base, now: now}
-	u.root = &Place{u: u, orig: base.t.root, file: &upperFile{e: *base.t.root.ino.e, from: base.t.root.ino}}
+	u.root = &Place{u: u, orig: base.t.root, file: &upperFile{e: base.t.root.ino.e, from: base.t.root.ino, shared: true}}
 	return u
 }
 
@@ -66,7 +73,11 @@ func (p *Place) Entry() (e Entry, ok bool) {
 	if p.file == nil {
 		return Entry{}, false
 	}
-	return p.file.e, true
+	e = *p.file.e
+	if p.file.shared {
+		e.Name, e.Sparse, e.Offset = "", nil, 0
+	}
+	return e, true
 }
 
 // IsDir reports whether p is a directory.
@@ -101,7 +112,7 @@ func (p *Place) Kid(name string) *Place {
 		k.orig = p.orig.kids[name]
 	}
 	if k.orig != nil && !p.hidden && p.IsDir() {
-		k.file = &upperFile{e: *k.orig.ino.e, from: k.orig.ino}
+		k.file = &upperFile{e: k.orig.ino.e, from: k.orig.ino, shared: true}
 	}
 	if p.kids == nil {
 		p.kids = make(map[string]*Place)
@@ -196,10 +207,15 @@ func (p *Place) touch(t time.Time) {
 	f := p.change()
 	switch {
 	case !p.u.now.IsZero():
-		f.e.ModTime = p.u.now
-	case t.After(f.e.ModTime):
-		f.e.ModTime = t
+		t = p.u.now
+	case !t.After(f.e.ModTime):
+		return
 	}
+	if f.shared {
+		e := *f.e
+		f.set(&e)
+	}
+	f.e.ModTime = t
 }
 
 // change copies p up: what is here may be changed now.
@@ -236,7 +252,7 @@ func (p *Place) Mkdir(mode int64) error {
 		e.GID = in.GID
 		e.Mode |= setGID
 	}
-	p.file, p.hidden = &upperFile{e: e, own: true}, true
+	p.file, p.hidden = &upperFile{e: &e, own: true}, true
 	p.parent.touch(e.ModTime)
 	return nil
 }
@@ -244,26 +260,40 @@ func (p *Place) Mkdir(mode int64) error {
 // Put makes anything but a directory or a hard link of e; open gives a regular file's e.Size bytes each time it is
 // called. e.Name counts for nothing. A group of 0 becomes that of a set-gid directory it is in.
 func (p *Place) Put(e Entry, open func() (io.ReadCloser, error)) error {
+	return p.put(&e, open, Node{})
+}
+
+// PutNode is Put of what n is, which is no directory. Nothing of it is copied until the layer is written.
+func (p *Place) PutNode(n Node) error { return p.put(n.n.ino.e, nil, n) }
+
+func (p *Place) put(e *Entry, open func() (io.ReadCloser, error), n Node) error {
 	if err := p.vacant("create"); err != nil {
 		return err
 	}
 	if e.Type == tar.TypeDir || e.Type == tar.TypeLink {
 		return p.fail("create", fs.ErrInvalid)
 	}
-	if err := checkEntry(&e); err != nil {
+	if err := checkEntry(e); err != nil {
 		return p.fail("create", err)
 	}
-	if e.Size > 0 && open == nil {
+	if e.Size > 0 && open == nil && n.n == nil {
 		return p.fail("create", fmt.Errorf("%w: %d bytes of nothing", ErrInvalid, e.Size))
 	}
-	if in := p.parent.file.e; in.Mode&setGID != 0 && e.GID == 0 {
-		e.GID = in.GID
+	in := p.parent.file.e
+	inherits := in.Mode&setGID != 0 && e.GID == 0 && in.GID != 0
+	shared := n.n != nil && !inherits && !e.ModTime.IsZero() && !e.Whiteout && !e.Opaque
+	if !shared {
+		own := *e
+		e = &own
+		if inherits {
+			e.GID = in.GID
+		}
+		e.Name, e.Sparse, e.Offset, e.Whiteout, e.Opaque = "", nil, 0, false, false
+		if e.ModTime.IsZero() {
+			e.ModTime = p.u.made()
+		}
 	}
-	e.Name, e.Sparse, e.Offset, e.Whiteout, e.Opaque = "", nil, 0, false, false
-	if e.ModTime.IsZero() {
-		e.ModTime = p.u.made()
-	}
-	p.file = &upperFile{e: e, open: open, own: true}
+	p.file = &upperFile{e: e, open: open, node: n, own: true, shared: shared}
 	p.parent.touch(e.ModTime)
 	return nil
 }
@@ -280,6 +310,7 @@ func (p *Place) Link(to *Place) error {
 		return err
 	}
 	p.file = to.change()
+	p.file.linked = true
 	p.parent.touch(p.file.e.ModTime)
 	return nil
 }
@@ -310,11 +341,17 @@ func (p *Place) Set(e Entry) error {
 		return p.fail("chmod", syscall.ENOENT)
 	}
 	f := p.change()
-	n := f.e
+	if f.e.UID == e.UID && f.e.GID == e.GID && f.e.Mode == e.Mode&0o7777 && f.e.ModTime.Equal(e.ModTime) && maps.Equal(f.e.Xattrs, e.Xattrs) {
+		return nil
+	}
+	n := *f.e
+	if f.shared {
+		n.Name, n.Sparse, n.Offset = "", nil, 0
+	}
 	n.UID, n.GID, n.Mode, n.ModTime, n.Xattrs = e.UID, e.GID, e.Mode&0o7777, e.ModTime, e.Xattrs
 	if err := checkEntry(&n); err != nil {
 		return p.fail("chown", err)
 	}
-	f.e = n
+	f.set(&n)
 	return nil
 }

@@ -27,10 +27,13 @@ type viewMaker struct {
 
 func (c *viewMaker) open(e *Entry) (io.ReadCloser, error) {
 	f := c.files[e]
-	if f == nil || f.open == nil {
-		return nil, fmt.Errorf("reading %q: %w", e.Name, fs.ErrInvalid)
+	switch {
+	case f != nil && f.open != nil:
+		return f.open()
+	case f != nil && f.node.n != nil:
+		return f.node.Open()
 	}
-	return f.open()
+	return nil, fmt.Errorf("reading %q: %w", e.Name, fs.ErrInvalid)
 }
 
 // inode is the file at p; what is unchanged of the base keeps the base's source.
@@ -41,7 +44,7 @@ func (c *viewMaker) inode(p *Place) *inode {
 	if p.file.from != nil && !p.file.own {
 		return c.keep(p.file.from)
 	}
-	e := p.file.e
+	e := *p.file.e
 	ino := &inode{e: &e, src: c.src}
 	if p.file.from != nil {
 		ino.src = p.file.from.src

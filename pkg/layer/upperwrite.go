@@ -23,7 +23,7 @@ func (u *Upper) WriteTo(ctx context.Context, w io.Writer) error {
 type upperWriter struct {
 	ctx   context.Context //nolint:containedctx // lives as long as WriteTo
 	tw    *tarWriter
-	names map[*upperFile]string // where a file with several names was written
+	names map[*upperFile]string // where a file that may have several names was written
 }
 
 // touched reports whether something was changed at p or below it.
@@ -108,7 +108,7 @@ func (w *upperWriter) parents(p *Place) error {
 func (w *upperWriter) write(p *Place, name string) error {
 	p.done = true
 	f := p.file
-	e := f.e
+	e := *f.e
 	e.Name, e.Xattrs = name, capabilityOf(&e)
 	if e.Type == tar.TypeDir {
 		return w.tw.header(&e)
@@ -117,7 +117,9 @@ func (w *upperWriter) write(p *Place, name string) error {
 		e.Type, e.Link, e.Size = tar.TypeLink, to, 0
 		return w.tw.header(&e)
 	}
-	w.names[f] = name
+	if f.linked {
+		w.names[f] = name
+	}
 	if e.Type != tar.TypeReg || e.Size == 0 {
 		return w.tw.header(&e)
 	}
@@ -126,7 +128,15 @@ func (w *upperWriter) write(p *Place, name string) error {
 		return fmt.Errorf("reading %q: %w", name, err)
 	}
 	err = w.tw.file(&e, &ctxReader{w.ctx, r})
-	return errors.Join(err, r.Close())
+	if err := errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	if n := f.node; n.n != nil && n.n.ino.src >= 0 {
+		if placed := n.v.srcs[n.n.ino.src].placed; placed != nil {
+			placed(n.n.ino.e, w.tw.dataAt)
+		}
+	}
+	return nil
 }
 
 func capabilityOf(e *Entry) map[string]string {
@@ -137,8 +147,11 @@ func capabilityOf(e *Entry) map[string]string {
 }
 
 func (p *Place) openFile() (io.ReadCloser, error) {
-	if p.file.open != nil {
-		return p.file.open()
+	switch f := p.file; {
+	case f.open != nil:
+		return f.open()
+	case f.node.n != nil:
+		return f.node.Open()
 	}
 	return p.u.base.open(p.file.from)
 }
@@ -149,7 +162,7 @@ func (p *Place) asInBase() (bool, error) {
 	if p.orig == nil {
 		return false, nil
 	}
-	a, b := p.orig.ino.e, &p.file.e
+	a, b := p.orig.ino.e, p.file.e
 	mode := int64(0o7777)
 	if b.Type == tar.TypeSymlink {
 		mode = 0

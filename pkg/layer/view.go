@@ -20,6 +20,8 @@ type Source struct {
 	OpenEntry func(e *Entry) (io.ReadCloser, error)
 	// Sum gives the SHA-256 of a regular file's bytes without reading them; ok is false where it is not known. May be nil.
 	Sum func(e *Entry) (sum [32]byte, ok bool)
+	// Placed is told where in the tar of an Upper's layer the bytes of a file of the TOC went that was put there by PutNode. May be nil.
+	Placed func(e *Entry, offset int64)
 }
 
 // ReaderAtCloser is random access that is given back.
@@ -38,12 +40,13 @@ type View struct {
 
 // source opens a layer's data once.
 type source struct {
-	open  func() (ReaderAtCloser, error)
-	entry func(*Entry) (io.ReadCloser, error)
-	sum   func(*Entry) ([32]byte, bool)
-	mu    sync.Mutex // guards what follows
-	r     ReaderAtCloser
-	err   error
+	open   func() (ReaderAtCloser, error)
+	entry  func(*Entry) (io.ReadCloser, error)
+	sum    func(*Entry) ([32]byte, bool)
+	placed func(*Entry, int64)
+	mu     sync.Mutex // guards what follows
+	r      ReaderAtCloser
+	err    error
 }
 
 func (s *source) at() (io.ReaderAt, error) {
@@ -69,7 +72,7 @@ func NewView(layers []Source) (*View, error) {
 		if err := v.t.add(i, l.TOC.Entries); err != nil {
 			return nil, fmt.Errorf("layer %d (%s): %w", i+1, l.TOC.DiffID, err)
 		}
-		v.srcs = append(v.srcs, &source{open: l.Open, entry: l.OpenEntry, sum: l.Sum})
+		v.srcs = append(v.srcs, &source{open: l.Open, entry: l.OpenEntry, sum: l.Sum, placed: l.Placed})
 	}
 	return v, nil
 }

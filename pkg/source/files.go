@@ -34,12 +34,13 @@ type Files struct {
 	stats []knownStat // of regular files
 	sums  *Sums       // nil: none are known
 	dir   fileDir
+	kept  keptBytes
 }
 
-// knownStat is what stat said of a file, and the digest that was known of it then.
+// knownStat is what stat said of a file, and what was known of it then.
 type knownStat struct {
 	fileStat
-	sum *[32]byte
+	known *knownSum
 }
 
 // OpenFiles reads the directory below root, which stays open until Close and belongs to the tree. sums may be nil.
@@ -99,7 +100,7 @@ func OpenFiles(ctx context.Context, root *os.Root, o FilesOptions, sums *Sums) (
 }
 
 // Close closes the directory.
-func (t *Files) Close() error { return errors.Join(t.dir.close(), t.root.Close()) }
+func (t *Files) Close() error { return errors.Join(t.kept.close(), t.dir.close(), t.root.Close()) }
 
 // Source is the tree as a layer of a view.
 func (t *Files) Source() layer.Source {

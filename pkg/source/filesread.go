@@ -24,6 +24,12 @@ type opened interface {
 // open reads a file. One that is no longer what it was when the tree was read is an error. Whoever reads it to its end makes its
 // digest known.
 func (t *Files) open(e *layer.Entry) (io.ReadCloser, error) {
+	was := t.known(e)
+	if was.known != nil {
+		if r := t.kept.open(t.sums, was.known); r != nil {
+			return r, nil
+		}
+	}
 	f, err := t.dir.open(t.root, e.Name)
 	if err != nil {
 		return nil, err
@@ -35,8 +41,7 @@ func (t *Files) open(e *layer.Entry) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	was := t.known(e)
-	if t.sums == nil || was.sum != nil || st != was.fileStat {
+	if t.sums == nil || was.known != nil || st != was.fileStat {
 		return f, nil
 	}
 	return t.sums.reader(f, e.Name, st), nil
@@ -90,7 +95,7 @@ func (s *Sums) Sum(f *os.File, name string) (out [32]byte, err error) {
 		return out, err
 	}
 	if known := s.get(name, st); known != nil {
-		return *known, nil
+		return known.sum, nil
 	}
 	h := sha256.New()
 	if _, err := io.Copy(h, struct{ io.Reader }{f}); err != nil {
@@ -138,14 +143,14 @@ func (s *summed) keep() {
 // sum is the digest of a file's bytes, from an earlier time when nothing says that they changed.
 func (t *Files) sum(e *layer.Entry) (out [32]byte, ok bool) {
 	was := t.known(e)
-	if was.sum != nil {
-		return *was.sum, true
+	if was.known != nil {
+		return was.known.sum, true
 	}
 	if t.sums == nil {
 		return out, false
 	}
 	if known := t.sums.get(e.Name, was.fileStat); known != nil { // since the tree was read
-		return *known, true
+		return known.sum, true
 	}
 	r, err := t.open(e)
 	if err != nil {

@@ -203,7 +203,7 @@ func (w *filesWalk) regular(e *layer.Entry, l *dirName) (err error) {
 	}
 	st := knownStat{fileStat: l.stat}
 	if w.tree.sums != nil {
-		st.sum = w.tree.sums.get(e.Name, l.stat)
+		st.known = w.tree.sums.get(e.Name, l.stat)
 	}
 	e.Offset = int64(w.stats.len())
 	w.stats.add(st)

@@ -3,11 +3,14 @@ package source
 import (
 	"cmp"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/manifestctl/manifestctl/pkg/layer"
 )
@@ -23,14 +26,20 @@ type fileStat struct {
 
 type fileID struct{ dev, ino uint64 }
 
-// Sums remembers digests of files of one directory from build to build, by what stat says of them. It is safe for
-// concurrent use.
+// Sums remembers digests of files of one directory from build to build, by what stat says of them, and where in layers
+// that were made of them their bytes are. It is safe for concurrent use.
 type Sums struct {
+	// Open gives the uncompressed tar of a layer, an error when it is not at hand. Set before use; nil: none is.
+	Open func(diffID digest.Digest) (layer.ReaderAtCloser, error)
+
 	mu    sync.Mutex // guards what follows
 	known []knownSum // of earlier builds, by name; names and digests never change
 	last  int        // where known was asked last: files are asked for in nearly the same order as they are kept
 	fresh map[string]*knownSum
 	seen  int // of known, used by this build
+	moved bool
+	// layers are those that files are in; in of a knownSum counts them from 1.
+	layers []digest.Digest
 }
 
 type knownSum struct {
@@ -38,6 +47,8 @@ type knownSum struct {
 	name string
 	sum  [32]byte
 	seen bool
+	in   int32 // the layer that has its bytes; 0: none
+	at   int64 // in the layer's tar
 }
 
 // racy is how long before now a file must have been left alone for its digest to be remembered: a change within the
@@ -45,7 +56,7 @@ type knownSum struct {
 const racy = 100 * time.Millisecond
 
 // sumsVersion is the first byte of what Save writes; another one is nothing.
-const sumsVersion = 2
+const sumsVersion = 3
 
 // LoadSums reads what Save wrote; nothing or nonsense is nothing.
 func LoadSums(data []byte) *Sums {
@@ -56,8 +67,8 @@ func LoadSums(data []byte) *Sums {
 	return s
 }
 
-// decode reads entries by name: what a name shares with the one before, the rest of it, what stat said less what it said of the one
-// before, and the digest.
+// decode reads layers, and entries by name: what a name shares with the one before, the rest of it, what stat said less what it said
+// of the one before, the digest, and which layer has it where, less where the one before is.
 func (s *Sums) decode(b []byte) bool {
 	if len(b) == 0 || b[0] != sumsVersion {
 		return false
@@ -72,6 +83,14 @@ func (s *Sums) decode(b []byte) bool {
 		b = b[n:]
 		return x
 	}
+	layers := varint()
+	if layers < 0 || layers > int64(len(b)/32) {
+		return false
+	}
+	for range layers {
+		s.layers = append(s.layers, digest.NewDigestFromBytes(digest.SHA256, b[:32]))
+		b = b[32:]
+	}
 	count := varint()
 	if count < 0 || count > int64(len(b)/32) {
 		return false
@@ -79,7 +98,7 @@ func (s *Sums) decode(b []byte) bool {
 	s.known = make([]knownSum, count)
 	var last fileStat
 	var names arena
-	before := ""
+	before, at := "", int64(0)
 	for i := range s.known {
 		shared, rest := varint(), varint()
 		if shared < 0 || shared > int64(len(before)) || rest < 0 || rest > int64(len(b)) {
@@ -95,8 +114,17 @@ func (s *Sums) decode(b []byte) bool {
 		if len(b) < 32 {
 			return false
 		}
-		s.known[i] = knownSum{fileStat: last, name: name, sum: [32]byte(b)}
+		k := &s.known[i]
+		*k = knownSum{fileStat: last, name: name, sum: [32]byte(b)}
 		b = b[32:]
+		in := varint()
+		if in < 0 || in > layers {
+			return false
+		}
+		if k.in = int32(in); in > 0 {
+			at += varint()
+			k.at = at
+		}
 	}
 	return len(b) == 0
 }
@@ -121,7 +149,7 @@ func (a *arena) join(x string, y []byte) string {
 func (s *Sums) Save() (data []byte, changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.fresh) == 0 {
+	if len(s.fresh) == 0 && !s.moved {
 		return nil, false, nil
 	}
 	fresh := make([]*knownSum, 0, len(s.fresh))
@@ -132,11 +160,22 @@ func (s *Sums) Save() (data []byte, changed bool, err error) {
 	seen := s.seen + len(fresh)
 	all := len(s.known)+len(fresh) <= 4*seen+1000 // else most is left of files that went
 	var body []byte
-	body = slices.Grow(body, 64*len(s.known)+80*len(fresh))
+	body = slices.Grow(body, 56*len(s.known)+80*len(fresh))
 	count := int64(0)
 	var last fileStat
-	before := ""
+	before, at := "", int64(0)
+	var layers []byte // those that are still named
+	number := make([]int64, len(s.layers)+1)
+	numbers := int64(0)
 	add := func(k *knownSum) {
+		if number[k.in] == 0 && k.in > 0 {
+			sum, err := hex.DecodeString(s.layers[k.in-1].Encoded())
+			if err == nil {
+				layers = append(layers, sum...)
+				numbers++
+				number[k.in] = numbers
+			}
+		}
 		shared := 0
 		for shared < len(k.name) && shared < len(before) && k.name[shared] == before[shared] {
 			shared++
@@ -148,6 +187,11 @@ func (s *Sums) Save() (data []byte, changed bool, err error) {
 			body = binary.AppendVarint(body, d)
 		}
 		body = append(body, k.sum[:]...)
+		body = binary.AppendVarint(body, number[k.in])
+		if number[k.in] > 0 {
+			body = binary.AppendVarint(body, k.at-at)
+			at = k.at
+		}
 		last = k.fileStat
 		count++
 	}
@@ -164,15 +208,16 @@ func (s *Sums) Save() (data []byte, changed bool, err error) {
 	for _, k := range fresh {
 		add(k)
 	}
-	b := binary.AppendVarint([]byte{sumsVersion}, count)
+	b := append(binary.AppendVarint([]byte{sumsVersion}, numbers), layers...)
+	b = binary.AppendVarint(b, count)
 	if data, err = layer.Squeeze(append(b, body...)); err != nil {
 		return nil, false, fmt.Errorf("saving digests of files: %w", err)
 	}
 	return data, true, nil
 }
 
-// get gives the digest of a file, which the caller must not change; nil when none is known of what stat says.
-func (s *Sums) get(name string, st fileStat) *[32]byte {
+// get gives what is known of a file; nil when nothing is of what stat says. Its digest does not change, the rest is guarded by mu.
+func (s *Sums) get(name string, st fileStat) *knownSum {
 	if st.Ctime == 0 {
 		return nil
 	}
@@ -182,7 +227,7 @@ func (s *Sums) get(name string, st fileStat) *[32]byte {
 		if k.fileStat != st {
 			return nil
 		}
-		return &k.sum
+		return k
 	}
 	i, ok := s.find(name)
 	if !ok || s.known[i].fileStat != st {
@@ -193,7 +238,7 @@ func (s *Sums) get(name string, st fileStat) *[32]byte {
 		k.seen = true
 		s.seen++
 	}
-	return &k.sum
+	return k
 }
 
 // find looks where it found something last, and near it.

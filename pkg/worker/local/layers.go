@@ -212,10 +212,15 @@ func (w *Worker) randomAccess(ctx context.Context, l solve.Layer) (layer.ReaderA
 
 // View opens the merged tree of layers, bottom first. The caller closes it.
 func (w *Worker) View(ctx context.Context, layers []solve.Layer) (*layer.View, error) {
+	return w.view(ctx, layers, nil)
+}
+
+// view is View that gathers where files go.
+func (w *Worker) view(ctx context.Context, layers []solve.Layer, p placings) (*layer.View, error) {
 	sources := make([]layer.Source, len(layers))
 	for i, l := range layers {
 		if f := w.virtual.get(l.DiffID); f != nil {
-			sources[i] = f.Source()
+			sources[i] = p.source(f)
 			continue
 		}
 		toc, err := w.toc(ctx, l)

@@ -167,8 +167,9 @@ func (w *Worker) file(ctx context.Context, op graph.File, inputs []solve.Result)
 			}
 		}
 	}()
+	places := placings{}
 	for i := range views {
-		if views[i], err = w.View(ctx, inputAt(inputs, i).Layers); err != nil {
+		if views[i], err = w.view(ctx, inputAt(inputs, i).Layers, places); err != nil {
 			return solve.Result{}, err
 		}
 	}
@@ -185,6 +186,7 @@ func (w *Worker) file(ctx context.Context, op graph.File, inputs []solve.Result)
 	if err != nil {
 		return solve.Result{}, err
 	}
+	places.done(l.DiffID)
 	return below.With(l), nil
 }
 

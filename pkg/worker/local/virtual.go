@@ -48,6 +48,7 @@ func (w *Worker) sumsOf(dir string) *source.Sums {
 		data = r.Data
 	}
 	s := source.LoadSums(data)
+	s.Open = func(d digest.Digest) (layer.ReaderAtCloser, error) { return w.o.Store.OpenAt(d) }
 	w.virtual.sums[dir] = s
 	return s
 }
@@ -99,6 +100,27 @@ func (w *Worker) files(ctx context.Context, op graph.Local) (solve.Result, error
 		w.virtual.files[id] = f
 	}
 	return solve.Result{Layers: []solve.Layer{{DiffID: id, Size: f.TOC.Size}}}, err
+}
+
+// placings gather where the files of directories go in a layer that is being made.
+type placings map[*source.Files]*source.Placing
+
+// source is a directory as a layer of a view.
+func (p placings) source(f *source.Files) layer.Source {
+	out := f.Source()
+	if p != nil {
+		if p[f] == nil {
+			p[f] = f.Placing()
+		}
+		out.Placed = p[f].Put
+	}
+	return out
+}
+
+func (p placings) done(diffID digest.Digest) {
+	for _, one := range p {
+		one.Done(diffID)
+	}
 }
 
 // hasVirtual reports whether a result has a layer that is a directory of this machine.
