@@ -5,6 +5,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"syscall"
@@ -30,21 +31,28 @@ type initProc struct {
 var errInit = errors.New("the first process of the step's pid namespace died")
 
 // startInit starts an init from this program's file.
-func startInit() (*initProc, error) {
+func startInit() (*initProc, error) { return startInitFrom("/proc/self/exe") }
+
+func startInitFrom(file string) (_ *initProc, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("starting an init: %w", err)
 	}
-	defer unix.Close(pair[1])
+	defer func() {
+		if err != nil {
+			unix.Close(pair[0])
+		}
+	}()
+	theirs := os.NewFile(uintptr(pair[1]), "init")
+	defer theirs.Close()
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		unix.Close(pair[0])
 		return nil, fmt.Errorf("starting an init: /dev/null: %w", err)
 	}
 	defer unix.Close(null)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{firstproc.Name}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(file, []string{firstproc.Name}, &syscall.ProcAttr{
 		Dir: "/", Env: agentEnv, Files: []uintptr{uintptr(null), uintptr(null), 2, uintptr(pair[1])},
 		Sys: &syscall.SysProcAttr{
 			Setsid:     true,
@@ -53,9 +61,9 @@ func startInit() (*initProc, error) {
 		},
 	})
 	if err != nil {
-		unix.Close(pair[0])
 		return nil, fmt.Errorf("%w: starting the first process of a pid namespace: %w", ErrHost, err)
 	}
+	_ = theirs.Close() // else an init that dies before it is ready would be waited for
 	p := &initProc{pid: pid, sock: pair[0]}
 	if p.nofile, err = inherited(pid); err != nil {
 		return nil, err
