@@ -240,13 +240,13 @@ func (o *owners) save(upper string) error {
 	out := map[string]layer.Owner{}
 	for name, n := range o.byName {
 		rel := strings.TrimPrefix(name, "/")
-		fd, err := unix.Openat2(dir, rel, &unix.OpenHow{Flags: pathOnly | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
-		if err != nil {
-			continue
+		fd, err := openat2(dir, rel, &unix.OpenHow{Flags: pathOnly | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			continue // it is not there any more, or is another layer's
 		}
-		f, err := opened(fd, nil)
+		f, err := opened(fd, err)
 		if err != nil {
-			continue
+			return fmt.Errorf("keeping the owner of %s: %w", name, err)
 		}
 		n.ino = min(n.ino, 1) * f.st.Ino // the upper directory's own numbers are others
 		if n.is(f) && !hasXattrs(f.st.Mode) && n.Owner != (layer.Owner{}) {

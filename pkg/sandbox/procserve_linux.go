@@ -364,7 +364,7 @@ func placeholder(dir int, name string) {
 // handle opens what is served: a directory of the tree, or a file of /proc with the task's ids.
 func (p *procServer) handle(c *call, at procName, flags int) (fd int, err error) {
 	if at.dir {
-		return unix.Openat2(p.jail.root, path.Join("proc", at.rel), &unix.OpenHow{
+		return openat2(p.jail.root, path.Join("proc", at.rel), &unix.OpenHow{
 			Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 		})
 	}

@@ -206,7 +206,7 @@ func (t *tree) restore(up int, name string, changed map[string]unix.Timespec) er
 
 // openBeneath opens a directory of the upper for reading; no link is followed.
 func openBeneath(dir int, name string) (int, error) {
-	return unix.Openat2(dir, name, &unix.OpenHow{
+	return openat2(dir, name, &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})

@@ -52,7 +52,7 @@ var walkEntries = []string{
 func sameAsKernel(t testing.TB, tr *tree, name string) {
 	t.Helper()
 	var want unix.Stat_t
-	kfd, kerr := unix.Openat2(tr.fd, cmp.Or(name, "."), &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	kfd, kerr := openat2(tr.fd, cmp.Or(name, "."), &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 	if kerr == nil {
 		require.NoError(t, unix.Fstat(kfd, &want))
 		unix.Close(kfd)
