@@ -14,12 +14,14 @@ type hostFlags struct {
 	emulators []string
 	emulation string
 	executor  string
+	overwrite bool
 }
 
 func (h *hostFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&h.emulators, "emulator", nil, "`ARCH=PATH` emulator of an architecture; may be repeated")
 	f.StringVar(&h.emulation, "emulation", "auto", "`HOW` by what means foreign platforms run: private (binfmt_misc in the user namespace), ptrace, host (its handlers), none, or auto, the first of them that works")
-	f.StringVar(&h.executor, "executor", "auto", "`HOW` steps run: root, ranges or single (in a user namespace with these ids), chroot (root of a container without namespaces), or auto, the first of them that works")
+	f.StringVar(&h.executor, "executor", "auto", "`HOW` steps run: root, ranges or single (in a user namespace with these ids), chroot (root of a container without namespaces), inplace (in the root file system of this container itself, which is put aside for each step; never chosen by itself), or auto, the first that works")
+	f.BoolVar(&h.overwrite, "overwrite-root-filesystem", false, "let --executor inplace put aside all that is in / even where nothing tells that this is a container")
 }
 
 func (h *hostFlags) options(e *env) (build.Options, error) {
@@ -33,9 +35,12 @@ func (h *hostFlags) options(e *env) (build.Options, error) {
 	}
 	executor, err := build.ParseExecutor(h.executor)
 	if err != nil {
-		return build.Options{}, usagef("--executor %s: want auto, root, ranges, single or chroot", h.executor)
+		return build.Options{}, usagef("--executor %s: want auto, root, ranges, single, chroot or inplace", h.executor)
 	}
-	return build.Options{SandboxMode: executor, Emulators: paths, Emulation: mode, EmulatorDir: e.emulatorDir(), Path: e.getenv("PATH")}, nil
+	if h.overwrite && executor != build.ExecutorInPlace {
+		return build.Options{}, usagef("--overwrite-root-filesystem is for --executor inplace")
+	}
+	return build.Options{SandboxMode: executor, OverwriteRoot: h.overwrite, Emulators: paths, Emulation: mode, EmulatorDir: e.emulatorDir(), Path: e.getenv("PATH")}, nil
 }
 
 // emulatorDir is where the user keeps emulators; "" without a home.

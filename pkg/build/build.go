@@ -89,28 +89,30 @@ type Options struct {
 	Verify      VerifyMode
 	Pull        bool // ask the registry again for tags that are known
 	Registry    registry.Options
-	Emulators   map[string]string   // architecture → path
-	Emulation   emulate.Mode        // "" takes the first rung that works
-	DeviceDirs  []string            // of CDI files; nil: cdi.DefaultDirs
-	EmulatorDir string              // where installed emulators are; "" is nowhere
-	Path        string              // $PATH: where emulators and newuidmap are looked for
-	SandboxMode sandbox.Mode        // "" probes
-	Limits      Resources           // of every step
-	LogLimit    int64               // bytes of a step's output that are shown; 0: all
-	Authorities []byte              // certificates in PEM that programs of steps trust beside their image's
-	Accelerate  []string            // packages with native programs for emulated steps, or accel.Host
-	OnError     func(FailedStep)    // called for a step that failed, while what it left is there
-	Environ     func(string) string // for secrets from variables; nil has none
-	Dir         string              // relative paths of outputs start here; "" is the working directory
-	Stdout      io.Writer           // outputs with dest "-"
-	Events      event.Sink
-	Load        runtimes.Runtime   // not nil: the result goes into it, and to the store only if Request.Outputs says so
-	CacheFrom   []remotecache.Spec // where records are looked for beside the store
-	CacheTo     []remotecache.Spec // where they are written to
-	Clock       func() time.Time   // for CacheTo in a registry, and Request.Stage
-	Builder     builder.Builder    // whose nodes solve; without BuildKit nodes this machine does
-	Fallback    bool               // platforms that no node builds, or none any more, are built on this machine
-	Now         func() time.Time   // when layers of Dockerfiles were made; nil: they have no time
+	Emulators   map[string]string // architecture → path
+	Emulation   emulate.Mode      // "" takes the first rung that works
+	DeviceDirs  []string          // of CDI files; nil: cdi.DefaultDirs
+	EmulatorDir string            // where installed emulators are; "" is nowhere
+	Path        string            // $PATH: where emulators and newuidmap are looked for
+	SandboxMode sandbox.Mode      // "" probes
+	// OverwriteRoot lets steps in place run where nothing tells that this is a container.
+	OverwriteRoot bool
+	Limits        Resources           // of every step
+	LogLimit      int64               // bytes of a step's output that are shown; 0: all
+	Authorities   []byte              // certificates in PEM that programs of steps trust beside their image's
+	Accelerate    []string            // packages with native programs for emulated steps, or accel.Host
+	OnError       func(FailedStep)    // called for a step that failed, while what it left is there
+	Environ       func(string) string // for secrets from variables; nil has none
+	Dir           string              // relative paths of outputs start here; "" is the working directory
+	Stdout        io.Writer           // outputs with dest "-"
+	Events        event.Sink
+	Load          runtimes.Runtime   // not nil: the result goes into it, and to the store only if Request.Outputs says so
+	CacheFrom     []remotecache.Spec // where records are looked for beside the store
+	CacheTo       []remotecache.Spec // where they are written to
+	Clock         func() time.Time   // for CacheTo in a registry, and Request.Stage
+	Builder       builder.Builder    // whose nodes solve; without BuildKit nodes this machine does
+	Fallback      bool               // platforms that no node builds, or none any more, are built on this machine
+	Now           func() time.Time   // when layers of Dockerfiles were made; nil: they have no time
 }
 
 // Result is what was built.

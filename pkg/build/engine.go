@@ -91,6 +91,9 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 	if err := e.worker.Check(ctx); err != nil {
 		return nil, errors.Join(err, e.close())
 	}
+	if e.inPlace() {
+		cache = restingCache{cache, e.worker}
+	}
 	e.solver = solve.New(e.nodes, cache, solve.Options{
 		Parallel: o.Parallel, NoCache: e.noCache(), KeepGoing: o.KeepGoing, Events: e.emit, Now: o.Now,
 		Weight: e.weight, Done: e.done,

@@ -24,6 +24,9 @@ func Doctor(ctx context.Context, dir string, o Options) []sandbox.Rung {
 	return sandbox.Probe(ctx, so)
 }
 
+// ExecutorInPlace has steps run in the root file system of this container itself. It is only used when it is asked for.
+const ExecutorInPlace = sandbox.ModeInPlace
+
 // ParseExecutor reads by what means steps are to run; "auto" is the first that works.
 func ParseExecutor(s string) (sandbox.Mode, error) { return sandbox.ParseMode(s) }
 
@@ -35,6 +38,7 @@ func emulateOptions(o Options) emulate.Options {
 func sandboxOptions(ctx context.Context, o Options) sandbox.Options {
 	return sandbox.Options{
 		Mode: o.SandboxMode, Path: o.Path, Emulation: o.Emulation, Handlers: emulate.Handlers(ctx, emulateOptions(o)), Agents: o.Parallel,
+		OverwriteRoot: o.OverwriteRoot,
 	}
 }
 

@@ -62,6 +62,11 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	}
 	solving, looked, stop := guard.lookAtTags(ctx) // beside the build: a registry may be far
 	defer stop()
+	if e.inPlace() {
+		if err := looked(); err != nil {
+			return Result{}, err
+		}
+	}
 	roots := make([]*graph.Vertex, len(b.Targets))
 	for i, t := range b.Targets {
 		roots[i] = t.Root
@@ -69,6 +74,9 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	f := &finisher{store: st, worker: e.worker, build: b, parallel: o.Parallel, epoch: req.Epoch, verify: o.Verify, allow: req.Allow, steps: e.steps, events: o.Events, stage: req.Stage, clock: o.Clock}
 	f.env = transfer.Env{Registry: client, Store: st, Dir: o.Dir, Now: o.Clock}
 	early := newEarly(solving, f, roots, plans)
+	if e.inPlace() {
+		early.ahead = nil
+	}
 	defer early.stop()
 	e.worker.SetPress(early.press)
 	e.early.Store(early)

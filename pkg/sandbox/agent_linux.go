@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -50,7 +51,9 @@ func Main() {
 	switch role {
 	case agentName:
 		ctx := context.Background() //nolint:forbidigo // the agent's main: it ends by being killed
-		err = newServer().serve(ctx)
+		s := newServer()
+		err = s.serve(ctx)
+		s.leaveRoot()
 	default:
 		return
 	}
@@ -81,6 +84,8 @@ type server struct {
 	nofile     *unix.Rlimit      // likewise: what children of this program inherit
 	traceErr   error             // likewise: why they are not
 	seizes     bool              // likewise: steps are traced, so that they end with this agent
+	swap       *rootSwap         // likewise: the root that steps get; nil: they get a chroot
+	process    atomic.Int64      // likewise: the first process of the step that runs; 0: none does
 	supervised error             // single uid: why owners cannot be kept; nil: they can
 }
 

@@ -26,6 +26,7 @@ import (
 // jail is one step without namespaces.
 type jail struct {
 	root   int // the tree
+	view   int // what the step's processes have as their root: the tree, or what it was moved into
 	hold   int // directory for what is covered, on the same file system
 	holdAt string
 	covers []cover
@@ -58,7 +59,7 @@ func (s *server) runJail(w *wireStep, fds []int) (_ *ExitError, err error) {
 	if st.tree, err = newTree(root); err != nil {
 		return nil, err
 	}
-	j := &jail{root: root, hold: -1, holdAt: filepath.Join(w.Scratch, "hold"), times: map[string]times{}}
+	j := &jail{root: root, view: root, hold: -1, holdAt: filepath.Join(w.Scratch, "hold"), times: map[string]times{}}
 	if err := os.Mkdir(j.holdAt, 0o700); err != nil {
 		return nil, fmt.Errorf("preparing a step: %w", err)
 	}
@@ -68,7 +69,9 @@ func (s *server) runJail(w *wireStep, fds []int) (_ *ExitError, err error) {
 	defer unix.Close(j.hold)
 	st.jail = j
 	var exit *ExitError
-	if err = st.dress(); err == nil {
+	if err = st.dress(); err == nil && s.swap != nil {
+		exit, err = st.inPlace()
+	} else if err == nil {
 		done := make(chan ended, 1)
 		go st.jailThread(done)
 		end := <-done
@@ -118,7 +121,9 @@ func (st *step) dress() error {
 			return fmt.Errorf("making /%s: %w", name, err)
 		}
 	}
-	if err := st.makeDev(); err != nil {
+	if st.srv.swap != nil {
+		// Those of the container stay.
+	} else if err := st.makeDev(); err != nil {
 		return err
 	}
 	conf, err := os.ReadFile("/etc/resolv.conf")
@@ -224,7 +229,7 @@ func (st *step) show(m Mount) error {
 	defer unix.Close(dir)
 	switch m.Kind {
 	case MountDir:
-		if err := unix.Renameat(unix.AT_FDCWD, m.Source, dir, base); err != nil {
+		if err := moveAs(unix.AT_FDCWD, m.Source, dir, base); err != nil {
 			return fmt.Errorf("moving %s: %w", m.Source, err)
 		}
 		return nil
@@ -387,7 +392,7 @@ func (j *jail) uncover(c cover) error {
 	}
 	defer unix.Close(dir)
 	if c.back != "" {
-		if err := unix.Renameat(dir, base, unix.AT_FDCWD, c.back); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := moveAs(dir, base, unix.AT_FDCWD, c.back); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}
@@ -410,11 +415,12 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 	attr.executed = make(chan error, 1)
 	attr.profile = st.srv.profile
 	var g *guard
-	if len(procCalls) > 0 {
+	if len(procCalls) > 0 && st.srv.swap == nil { // else there is a real one
 		attr.flags, attr.listen = superviseFlags, procProgram()
 	}
 	var procs *procServer
 	attr.ready = func(pid, listener int, errno syscall.Errno) error {
+		st.srv.process.Store(int64(pid))
 		if listener >= 0 && errno == 0 { // else the step has no /proc
 			var err error
 			if procs, err = st.srv.newProcServer(st.jail, listener); err != nil {
@@ -435,6 +441,7 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 	}
 	pid, err := forkExec(file, st.Args, st.Env, attr)
 	defer func() { procs.close() }()
+	defer st.srv.process.Store(0)
 	if err != nil {
 		g.stop()
 		return st.execError(file, err)
@@ -461,12 +468,12 @@ func (s *server) helloJail(h *hello, r *reply) (err error) {
 	if s.hostProc, err = openDir("/proc"); err != nil {
 		return fmt.Errorf("%w: %w", ErrHost, err)
 	}
-	if missing := missingCaps(); len(missing) > 0 {
-		return fmt.Errorf("%w: steps in a chroot need capabilities that are missing here: %s",
-			ErrHost, strings.Join(missing, ", "))
-	}
-	if err := errors.Join(unix.Fchdir(s.outside), unix.Chroot(".")); err != nil {
-		return fmt.Errorf("%w: chroot: %w", ErrHost, err)
+	if s.mode == ModeInPlace {
+		if err := s.helloInPlace(h); err != nil {
+			return err
+		}
+	} else if err := s.helloChroot(); err != nil {
+		return err
 	}
 	// What a step leaves becomes ours when its parent dies.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -495,10 +502,7 @@ func (s *server) helloJail(h *hello, r *reply) (err error) {
 }
 
 // jailCaps are the capabilities without which a step in a chroot is not what it is elsewhere.
-var jailCaps = []struct {
-	name string
-	bit  uint
-}{
+var jailCaps = []capability{
 	{"CHOWN", unix.CAP_CHOWN},
 	{"DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE},
 	{"FOWNER", unix.CAP_FOWNER},
@@ -509,13 +513,36 @@ var jailCaps = []struct {
 	{"MKNOD", unix.CAP_MKNOD},
 }
 
-func missingCaps() []string {
+// helloChroot tries what steps in a chroot need beside others.
+func (s *server) helloChroot() error {
+	if missing := missingCaps(); len(missing) > 0 {
+		return fmt.Errorf("%w: steps in a chroot need capabilities that are missing here: %s",
+			ErrHost, strings.Join(missing, ", "))
+	}
+	if err := errors.Join(unix.Fchdir(s.outside), unix.Chroot(".")); err != nil {
+		return fmt.Errorf("%w: chroot: %w", ErrHost, err)
+	}
+	return nil
+}
+
+// ownerCaps are those without which owners and users of steps are not real.
+var ownerCaps = jailCaps[:5]
+
+func missingCaps() []string { return missingOf(jailCaps) }
+
+// capability is one by its name.
+type capability struct {
+	name string
+	bit  uint
+}
+
+func missingOf(caps []capability) []string {
 	var own [2]unix.CapUserData
 	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &own[0]); err != nil {
 		return nil
 	}
 	var out []string
-	for _, c := range jailCaps {
+	for _, c := range caps {
 		if own[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
 			out = append(out, c.name)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ func (j *jail) resolve(s *supervisor, c *call, dir int, name string, flags uint6
 		}
 		name = base + "/" + name
 	}
-	return openat2(j.root, name, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	return openat2(j.view, name, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 }
 
 // openOf opens a file of the task's directory in /proc, O_PATH.
@@ -107,10 +108,15 @@ func (t *tracer) ownExe(c *call) (string, bool) {
 		return "", false
 	}
 	target, err := t.files.linkOf(c, c.tid+"/exe")
-	if err != nil || !strings.HasPrefix(target, "/") || strings.HasPrefix(target, "/dev/.manifestctl-") {
+	if err != nil || !strings.HasPrefix(target, "/") || t.isEmulator(target) {
 		return "", false
 	}
 	return target, true
+}
+
+// isEmulator reports whether a program is one that was put in for others.
+func (t *tracer) isEmulator(name string) bool {
+	return slices.ContainsFunc(t.emulators, func(e emulator) bool { return e.inRootfs() == name })
 }
 
 // reapFamily runs a step until its first process ends, then ends all that descends from it. Nothing else is ever a child of this

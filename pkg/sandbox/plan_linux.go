@@ -27,8 +27,8 @@ type plan struct {
 func choosePlans(o Options) ([]plan, map[Mode]error, error) {
 	var plans []plan
 	errs := map[Mode]error{}
-	for _, mode := range []Mode{ModeRoot, ModeRanges, ModeSingle, ModeChroot} {
-		if o.Mode != "" && o.Mode != mode {
+	for _, mode := range []Mode{ModeRoot, ModeRanges, ModeSingle, ModeChroot, ModeInPlace} {
+		if o.Mode == "" && mode == ModeInPlace || o.Mode != "" && o.Mode != mode { // the last is never chosen
 			continue
 		}
 		pl, err := newPlan(mode, o)
@@ -39,7 +39,7 @@ func choosePlans(o Options) ([]plan, map[Mode]error, error) {
 		plans = append(plans, pl)
 	}
 	if len(plans) == 0 && len(errs) == 0 {
-		return nil, nil, fmt.Errorf("mode %q: %w: there are root, ranges, single and chroot", o.Mode, errors.ErrUnsupported)
+		return nil, nil, fmt.Errorf("mode %q: %w: there are root, ranges, single, chroot and inplace", o.Mode, errors.ErrUnsupported)
 	}
 	return plans, errs, nil
 }
@@ -57,6 +57,12 @@ func newPlan(mode Mode, o Options) (plan, error) {
 			uids: []span{{0, int64(os.Geteuid()), 1}},
 			gids: []span{{0, int64(os.Getegid()), 1}},
 		}, nil
+	case ModeInPlace:
+		if _, err := newSwap(o); err != nil {
+			return plan{}, err
+		}
+		uids, gids, err := ownMaps()
+		return plan{mode: ModeInPlace, uids: uids, gids: gids}, err
 	case ModeChroot:
 		if os.Geteuid() != 0 {
 			return plan{}, fmt.Errorf("%w: chroot is for root only", ErrHost)
@@ -70,7 +76,7 @@ func newPlan(mode Mode, o Options) (plan, error) {
 		}
 		return plan{mode: ModeChroot, uids: uids, gids: gids}, nil
 	}
-	return plan{}, fmt.Errorf("%w: there are root, ranges, single and chroot", errors.ErrUnsupported)
+	return plan{}, fmt.Errorf("%w: there are root, ranges, single, chroot and inplace", errors.ErrUnsupported)
 }
 
 // ownMaps are the ids of this process's user namespace.

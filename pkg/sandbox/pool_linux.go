@@ -27,6 +27,9 @@ type Pool struct {
 	cgroups cgroups
 	slots   chan struct{} // one token for each agent that may be busy
 
+	swap     *rootSwap // steps in place: the root; else nil
+	restored bool      // likewise: it was given back first
+
 	how        emulate.How
 	emulation  error // of the first agent's binfmt_misc instance
 	supervisor error // of the first agent, with a single uid
@@ -42,6 +45,9 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 	if o.Agents <= 0 {
 		o.Agents = runtime.NumCPU()
 	}
+	if o.Mode == ModeInPlace {
+		o.Agents = 1 // there is one root
+	}
 	exe, err := executable()
 	if err != nil {
 		return nil, err
@@ -54,6 +60,12 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 	}
 	for _, pl := range plans {
 		p.plan = pl
+		if pl.mode == ModeInPlace {
+			if err := p.claimRoot(); err != nil {
+				errs[pl.mode] = err
+				continue
+			}
+		}
 		a, err := p.start(ctx)
 		if err == nil {
 			p.how = a.how
@@ -66,6 +78,9 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 			return nil, context.Cause(ctx)
 		}
 		errs[pl.mode] = err
+	}
+	if p.swap != nil {
+		errs[ModeInPlace] = errors.Join(errs[ModeInPlace], p.swap.end())
 	}
 	exe.Close()
 	if o.Mode != "" {
@@ -93,7 +108,11 @@ func (p *Pool) Close() error {
 		a.wait()
 	}
 	p.cgroups.close()
-	return p.exe.Close()
+	var err error
+	if p.swap != nil {
+		err = p.swap.end()
+	}
+	return errors.Join(err, p.exe.Close())
 }
 
 // Mode is the mode in use.

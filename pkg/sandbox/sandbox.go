@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"syscall"
 	"time"
 
@@ -47,21 +48,24 @@ const (
 	// ModeChroot has no namespaces: root of a container that refuses them. A rootfs is a whole tree that a step changes in
 	// place (Step.Tree), and Unpack lays layers over each other.
 	ModeChroot Mode = "chroot"
+	// ModeInPlace is that where chroot is refused as well: a tree is moved into the root file system of this container while its step
+	// runs, and what the container has there is moved aside. It is never chosen by probing, and refused outside of containers.
+	ModeInPlace Mode = "inplace"
 )
 
 // ParseMode reads a mode; "auto" is "".
 func ParseMode(s string) (Mode, error) {
 	switch m := Mode(s); m {
-	case "", ModeRoot, ModeRanges, ModeSingle, ModeChroot:
+	case "", ModeRoot, ModeRanges, ModeSingle, ModeChroot, ModeInPlace:
 		return m, nil
 	case "auto":
 		return "", nil
 	}
-	return "", fmt.Errorf("%w: executor %q: there are auto, root, ranges, single and chroot", errors.ErrUnsupported, s)
+	return "", fmt.Errorf("%w: executor %q: there are auto, root, ranges, single, chroot and inplace", errors.ErrUnsupported, s)
 }
 
 // whole says that a mode works on whole trees.
-func (m Mode) whole() bool { return m == ModeChroot }
+func (m Mode) whole() bool { return m == ModeChroot || m == ModeInPlace }
 
 // Options tunes a pool. The zero value is the recommended one.
 type Options struct {
@@ -73,6 +77,11 @@ type Options struct {
 	Agents int    // most agents at once; 0 means NumCPU
 	Path   string // where newuidmap is looked for; "" means $PATH
 	Dir    string // Probe tests the file system of this directory; "" means that of the temporary directory
+
+	// What follows is for steps in place.
+	OverwriteRoot bool        // even where nothing tells that this is a container
+	Keep          []string    // directories that stay where they are: the store
+	Away          sync.Locker // held while the container's own files are aside; nil: nobody else reads them
 }
 
 // Step is one process to run in a rootfs made of directories.

@@ -36,6 +36,9 @@ func (p *Pool) Ownership() layer.Ownership { return "" }
 // Whole is false.
 func (p *Pool) Whole() bool { return false }
 
+// TreesDir is "".
+func (p *Pool) TreesDir() string { return "" }
+
 // Notice is "".
 func (p *Pool) Notice() string { return "" }
 

@@ -37,6 +37,8 @@ type agent struct {
 	codec *codec
 	proc  *os.Process
 
+	mild bool // ends by itself when its socket is closed
+
 	how        emulate.How
 	emulation  error
 	supervisor error // of a single uid
@@ -112,6 +114,9 @@ func (p *Pool) start(ctx context.Context) (*agent, error) {
 		return nil, err
 	}
 	h := &hello{Emulation: p.o.Emulation, Mode: p.plan.mode, MapSize: min(reach(p.plan.uids), reach(p.plan.gids))}
+	if p.swap != nil {
+		h.Keep = p.swap.keep
+	}
 	for _, handler := range p.o.Handlers {
 		if line := handler.Line(); line != "" {
 			h.Handlers = append(h.Handlers, line)
@@ -168,6 +173,10 @@ func (pl plan) spawn(ctx context.Context, exe *os.File) (*agent, error) {
 	apart := !sameProc()
 	if pl.mode.whole() {
 		attr.Cloneflags, apart = 0, false
+		if pl.mode == ModeInPlace {
+			attr.Pdeathsig = 0 // it gives the root back first
+			a.mild = true
+		}
 	} else if pl.uidTool == "" && !apart {
 		attr.UidMappings, attr.GidMappings = sysMap(pl.uids), sysMap(pl.gids)
 		attr.GidMappingsEnableSetgroups = pl.mode == ModeRoot
@@ -246,7 +255,13 @@ func cloneError(err error) error {
 	return fmt.Errorf("%w: starting a process in an own user namespace: %w: %s", ErrHost, errno, mendUserns(errno))
 }
 
-func (a *agent) kill() { _ = a.proc.Kill() } // it may have ended already
+func (a *agent) kill() {
+	if a.mild {
+		a.hangUp()
+		return
+	}
+	_ = a.proc.Kill() // it may have ended already
+}
 
 func (a *agent) wait() { <-a.exited }
 
@@ -284,7 +299,7 @@ func (a *agent) callThen(ctx context.Context, req request, fds []int, sent func(
 	if !stop() { // the kill is on its way, even if the reply was faster
 		a.fail()
 		a.wait()
-		if err != nil {
+		if err != nil || a.mild {
 			return reply{}, context.Cause(ctx)
 		}
 	}

@@ -10,6 +10,7 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,10 +27,11 @@ type emulator struct {
 	Arch        string
 	Path        string // on the host
 	Magic, Mask []byte
+	Dir         string // where a step finds it; "" is /dev
 }
 
 // inRootfs is where a step finds it.
-func (e emulator) inRootfs() string { return "/dev/" + e.name() }
+func (e emulator) inRootfs() string { return cmp.Or(e.Dir, "/dev") + "/" + e.name() }
 
 func (e emulator) name() string { return ".manifestctl-" + e.Arch }
 

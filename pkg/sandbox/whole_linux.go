@@ -33,7 +33,11 @@ func (p *Pool) runWhole(ctx context.Context, s Step, ws *wireStep) error {
 		}
 	}
 	ws.Diff, ws.Keep = false, ""
-	if err := p.run(ctx, s, ws); err != nil {
+	run := p.run
+	if p.swap != nil {
+		run = p.runInPlace
+	}
+	if err := run(ctx, s, ws); err != nil {
 		return err
 	}
 	if s.Diff != nil {
@@ -54,6 +58,9 @@ func (p *Pool) runWhole(ctx context.Context, s Step, ws *wireStep) error {
 
 // Notice says what is different about the steps of this pool from those of others; "": nothing.
 func (p *Pool) Notice() string {
+	if p.swap != nil {
+		return p.inPlaceNotice()
+	}
 	if !p.Whole() || p.o.Mode == ModeChroot {
 		return ""
 	}

@@ -44,7 +44,8 @@ type hello struct {
 	Handlers  []string // lines for register
 	Emulators []emulator
 	Emulation emulate.Mode
-	MapSize   int64 // ids 0..MapSize-1 are mapped
+	MapSize   int64    // ids 0..MapSize-1 are mapped
+	Keep      []string // in place: names of the root that stay
 }
 
 // wireStep is a Step without its writers. Which of them exist is told by the booleans; their descriptors come in this order.

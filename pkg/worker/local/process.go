@@ -46,6 +46,7 @@ var ErrNoCommand = errors.New("no command given, and the image has none")
 
 // Process runs p and waits for its end; a *[sandbox.ExitError] says how it ended.
 func (w *Worker) Process(ctx context.Context, p Process) (err error) {
+	defer w.Reading()()
 	op := graph.Image{Ref: p.Ref}
 	base, err := w.image(ctx, graph.New(op, p.Platform, graph.Meta{Name: "FROM " + p.Ref}), op)
 	if err != nil {

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ func (s *snapshots) open(pool *sandbox.Pool) error {
 	}
 	dir, mode := s.worker.o.Store.SnapshotDir(), digest.FromString(pool.SnapshotKey()).Encoded()[:16]
 	boot = []byte(digest.FromBytes(boot).Encoded()[:8])
-	s.set = filepath.Join(dir, mode+bootMark+string(boot))
+	s.set = filepath.Join(cmp.Or(pool.TreesDir(), dir), mode+bootMark+string(boot))
 	s.mounts = filepath.Join(dir, mode+"-mounts")
 	for _, d := range []string{s.set, s.mounts} {
 		if err := os.MkdirAll(d, 0o755); err != nil {

@@ -91,6 +91,9 @@ type Worker struct {
 	spoolMu sync.Mutex // guards spool
 	spool   *scratchDir
 
+	// root is held for reading by who may read files of this machine, steps in place; nil: steps take none of them away.
+	root *sync.RWMutex
+
 	poolOnce sync.Once
 	pool     *sandbox.Pool
 	poolErr  error
@@ -104,6 +107,10 @@ func New(o Options) *Worker {
 	w.virtual.files, w.virtual.sums, w.virtual.dirs = map[digest.Digest]*source.Files{}, map[string]*source.Sums{}, map[string]*sourceDir{}
 	w.trees = &snapshots{worker: w, ready: map[digest.Digest]*snapshot{}}
 	w.bases.pulled, w.bases.pins = map[string]*base{}, o.Pins
+	if o.Sandbox.Mode == sandbox.ModeInPlace {
+		w.root = &sync.RWMutex{}
+		w.o.Sandbox.Keep, w.o.Sandbox.Away = []string{o.Store.Root()}, away{w.root}
+	}
 	return w
 }
 
@@ -136,6 +143,7 @@ func (w *Worker) sandbox(ctx context.Context) (*sandbox.Pool, error) {
 
 // Key implements solve.Worker.
 func (w *Worker) Key(ctx context.Context, v *graph.Vertex, inputs []solve.Result) (digest.Digest, error) {
+	defer w.Reading()()
 	switch op := v.Op.(type) {
 	case graph.Image, graph.Local, graph.Merge, graph.Diff, graph.HTTP, graph.Git:
 		return "", nil // their content is what others' keys are made of
@@ -155,6 +163,7 @@ func (w *Worker) Key(ctx context.Context, v *graph.Vertex, inputs []solve.Result
 
 // Run implements solve.Worker.
 func (w *Worker) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result) (solve.Result, error) {
+	defer w.Reading()()
 	ctx = w.pressing(ctx, v)
 	switch op := v.Op.(type) {
 	case graph.Image:
