@@ -14,9 +14,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inContainer says what tells that the file system at root is a container's, by the files that engines leave and by what they
-// mount; "" is nothing.
+// inContainer says what tells that the file system at root is a container's: what engines mount in each of theirs, or the files and
+// cgroups that they leave. Those alone are not enough: a machine whose disk was made of an image has them, too, so the root
+// must not be the whole of a disk. "" is nothing.
 func inContainer(root string) string {
+	mounts, err := mountTable(root)
+	if err != nil {
+		return ""
+	}
+	has := func(point string) bool {
+		return slices.ContainsFunc(mounts, func(m mountLine) bool { return m.point == point })
+	}
+	if has("/etc/hosts") && has("/etc/resolv.conf") {
+		return "/etc/hosts and /etc/resolv.conf are mount points"
+	}
+	if !slices.ContainsFunc(mounts, func(m mountLine) bool {
+		return m.point == "/" && (m.root != "/" || !strings.HasPrefix(m.source, "/dev/"))
+	}) {
+		return ""
+	}
 	for _, name := range []string{"/.dockerenv", "/run/.containerenv"} {
 		if _, err := os.Lstat(filepath.Join(root, name)); err == nil {
 			return name
@@ -29,37 +45,46 @@ func inContainer(root string) string {
 			}
 		}
 	}
-	// Nobody but an engine mounts both of these files.
-	if points, err := mountPoints(root); err == nil && slices.Contains(points, "/etc/hosts") && slices.Contains(points, "/etc/resolv.conf") {
-		return "/etc/hosts and /etc/resolv.conf are mount points"
-	}
 	return ""
 }
 
+// mountLine is what is said of a mount: what of its file system is mounted where, and what that is on.
+type mountLine struct{ root, point, source string }
+
 // mountPoints are those of this process below its root, without the root.
 func mountPoints(root string) ([]string, error) {
+	mounts, err := mountTable(root)
+	var out []string
+	for _, m := range mounts {
+		if m.point != "/" && !slices.Contains(out, m.point) {
+			out = append(out, m.point)
+		}
+	}
+	return out, err
+}
+
+func mountTable(root string) ([]mountLine, error) {
 	f, err := os.Open(filepath.Join(root, "/proc/self/mountinfo"))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return readMountPoints(f)
+	return readMounts(f)
 }
 
-// readMountPoints reads the format of /proc/PID/mountinfo (proc_pid_mountinfo(5)): the fifth field is the mount point, with
-// space, tab, newline and backslash as octal numbers.
-func readMountPoints(r io.Reader) ([]string, error) {
-	var out []string
+// readMounts reads the format of /proc/PID/mountinfo (proc_pid_mountinfo(5)): the fourth field is the root of the mount, the fifth its point,
+// and behind a dash come type and source; space, tab, newline and backslash are octal numbers.
+func readMounts(r io.Reader) ([]mountLine, error) {
+	var out []mountLine
 	s := bufio.NewScanner(r)
+	s.Buffer(nil, 1<<20)
 	for s.Scan() {
 		f := strings.Split(s.Text(), " ")
-		if len(f) < 5 {
+		dash := slices.Index(f, "-")
+		if dash < 6 || dash+2 >= len(f) {
 			return nil, fmt.Errorf("a line of mountinfo: %w", unix.EBADMSG)
 		}
-		point := unescapeOctal(f[4])
-		if point != "/" && !slices.Contains(out, point) {
-			out = append(out, point)
-		}
+		out = append(out, mountLine{unescapeOctal(f[3]), unescapeOctal(f[4]), unescapeOctal(f[dash+2])})
 	}
 	return out, s.Err()
 }
@@ -85,7 +110,7 @@ func newSwap(o Options) (*rootSwap, error) {
 		return nil, fmt.Errorf("%w: steps in place: uid %d cannot replace what is in /: run as uid 0 (docker: --user 0; kubernetes: runAsUser: 0)", ErrHost, os.Geteuid())
 	}
 	if inContainer("/") == "" && !o.OverwriteRoot {
-		return nil, fmt.Errorf("%w: steps in place: nothing tells that this is a container (no /.dockerenv, no /run/.containerenv, no cgroup or mounts of an engine), "+
+		return nil, fmt.Errorf("%w: steps in place: nothing tells that this is a container (its engine would mount /etc/hosts and /etc/resolv.conf), "+
 			"and while a step runs its files take the place of all that is in /: if that may be, say so with --overwrite-root-filesystem", ErrHost)
 	}
 	points, err := mountPoints("/")
@@ -101,12 +126,17 @@ func newSwap(o Options) (*rootSwap, error) {
 		return nil, fmt.Errorf("%w: steps in place need a root file system that can be written to: %w: %s", ErrHost, err, mendRoot(err))
 	}
 	w := &rootSwap{root: "/", keep: points}
+	if missing := missingOf(ownerCaps); len(missing) > 0 {
+		return nil, fmt.Errorf("%w: steps in place need capabilities for owners and users that are missing here: %s", ErrHost, strings.Join(missing, ", "))
+	}
 	for _, name := range o.Keep {
 		real, err := filepath.EvalSymlinks(name)
 		if err != nil {
 			return nil, fmt.Errorf("%w: steps in place: %w", ErrHost, err)
 		}
-		w.keep = append(w.keep, real)
+		if !slices.Contains(w.keep, real) {
+			w.keep = append(w.keep, real)
+		}
 	}
 	// So that the container can be started again even after a step's tree was left in it.
 	if exe, err := os.Readlink("/proc/self/exe"); err == nil && filepath.Dir(exe) == "/" {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,10 +34,28 @@ func (st *step) inPlace() (exit *ExitError, err error) {
 		end := <-done
 		exit, err = end.exit, end.err
 	}
+	moved := w.movedMounts()
 	if err := errors.Join(unix.Chdir("/"), w.leave(st.Tree)); err != nil {
 		return exit, fmt.Errorf("giving this container its files back, which are in %s: %w", w.path(swapHome), err)
 	}
+	if moved != "" {
+		return exit, fmt.Errorf("%w: the step moved %s away, a mount of this container, which cannot be brought back: start it anew", ErrRootfs, moved)
+	}
 	return exit, err
+}
+
+// movedMounts is a mount point that a step moved with the directory it is in; "" is none.
+func (w *rootSwap) movedMounts() string {
+	points, err := w.mounts()
+	if err != nil {
+		return ""
+	}
+	for _, p := range w.points {
+		if !slices.Contains(points, p) {
+			return p
+		}
+	}
+	return ""
 }
 
 // namesOfHosts shows the step what hosts it was given, where /etc/hosts is a mount of the container.
@@ -82,7 +101,7 @@ func (st *step) inRoot() (*ExitError, error) {
 
 // helloInPlace sets an agent up that moves trees into the root. It outlives its parent for as long as it takes to give the root back.
 func (s *server) helloInPlace(h *hello) error {
-	s.swap = &rootSwap{root: "/", keep: h.Keep}
+	s.swap = &rootSwap{root: "/", keep: h.Keep, mounts: func() ([]string, error) { return mountPoints("/") }}
 	var err error
 	if s.swap.lock, err = lockFile(s.swap.path("private/agent"), time.Minute); err != nil {
 		return fmt.Errorf("%w: %s: an agent of another build has this container's root: %w", ErrHost, s.swap.path(""), err)

@@ -229,7 +229,7 @@ func (st *step) show(m Mount) error {
 	defer unix.Close(dir)
 	switch m.Kind {
 	case MountDir:
-		if err := moveAs(unix.AT_FDCWD, m.Source, dir, base); err != nil {
+		if err := moveIn(m.Source, dir, base); err != nil {
 			return fmt.Errorf("moving %s: %w", m.Source, err)
 		}
 		return nil
@@ -240,10 +240,11 @@ func (st *step) show(m Mount) error {
 		}
 		return errors.Join(unix.Mkdirat(dir, base, 0o700), unix.Fchownat(dir, base, m.UID, m.GID, unix.AT_SYMLINK_NOFOLLOW), unix.Fchmodat(dir, base, mode, 0))
 	case MountSocket:
-		return errors.Join(
-			unix.Linkat(unix.AT_FDCWD, m.Source, dir, base, 0),
-			unix.Fchownat(dir, base, m.UID, m.GID, unix.AT_SYMLINK_NOFOLLOW),
-		)
+		err := unix.Linkat(unix.AT_FDCWD, m.Source, dir, base, 0)
+		if st.srv.swap != nil && errors.Is(err, unix.EXDEV) { // it is on a mount point, which stays where it is
+			err = errors.Join(unix.Symlinkat(m.Source, dir, base), unix.Lchown(m.Source, m.UID, m.GID))
+		}
+		return errors.Join(err, unix.Fchownat(dir, base, m.UID, m.GID, unix.AT_SYMLINK_NOFOLLOW))
 	case MountData:
 		return writeData(dir, base, m)
 	case MountOverlay:
@@ -392,7 +393,7 @@ func (j *jail) uncover(c cover) error {
 	}
 	defer unix.Close(dir)
 	if c.back != "" {
-		if err := moveAs(dir, base, unix.AT_FDCWD, c.back); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := moveOut(dir, base, c.back); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}

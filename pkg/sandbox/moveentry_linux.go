@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,31 @@ import (
 // that was interrupted can be begun again.
 func moveEntry(from int, name string, to int) error { return moveAs(from, name, to, name) }
 
+// moveIn moves what a path of the host names to a name in to.
+func moveIn(from string, to int, as string) error {
+	parent, err := readDir(filepath.Dir(from))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	return moveAs(parent, filepath.Base(from), to, as)
+}
+
+// moveOut moves a name in from to a path of the host.
+func moveOut(from int, name, to string) error {
+	parent, err := readDir(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	return moveAs(from, name, parent, filepath.Base(to))
+}
+
+// betweenMoves is called before each change that is made to a root; tests end the process there.
+var betweenMoves = func() {}
+
 func moveAs(from int, name string, to int, as string) error {
+	betweenMoves()
 	err := unix.Renameat2(from, name, to, as, unix.RENAME_NOREPLACE)
 	if err == nil {
 		return nil
@@ -34,6 +59,7 @@ func moveAs(from int, name string, to int, as string) error {
 		if err := copyEntry(from, name, to, as, &st); err != nil {
 			return err
 		}
+		betweenMoves()
 		return unix.Unlinkat(from, name, 0)
 	}
 	return err
@@ -89,6 +115,7 @@ func moveDir(from int, name string, to int, as string) error {
 	if err := setMeta(other, m); err != nil {
 		return err
 	}
+	betweenMoves()
 	return unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
 }
 

@@ -29,6 +29,7 @@ const (
 	rungLimits  = "limits: cgroup"
 
 	rungChroot   = "steps in a chroot" // where there is no user namespace
+	rungInPlace  = "steps in place"    // where there is no chroot either
 	rungTrees    = "snapshots: whole trees"
 	rungLandlock = "confinement: Landlock"
 )
@@ -93,11 +94,22 @@ func Probe(ctx context.Context, o Options) []Rung {
 			_ = p.Close()
 		}
 	}
+	if o.Mode == ModeInPlace || o.Mode == "" && !userns.OK {
+		r, p := inPlaceRung(ctx, o, best != nil)
+		modes = append(modes, r)
+		if p != nil {
+			best = p
+			defer func() { _ = best.Close() }()
+		}
+	}
 	if best == nil {
 		userns.Detail = "no step can run; what needs no RUN still builds"
 		return append([]Rung{userns}, modes...)
 	}
-	if best.Whole() {
+	if best.Mode() == ModeInPlace {
+		userns.Detail = "steps run in place"
+		o.Dir = best.TreesDir()
+	} else if best.Whole() {
 		userns.Detail = "steps run in a chroot"
 	} else {
 		userns.Err, userns.Mend = "", ""
@@ -126,6 +138,36 @@ func chrootRung(ctx context.Context, o Options) (Rung, *Pool) {
 		return r, nil
 	}
 	r.OK, r.Detail = true, "the same layers; network, host name and process numbers are this container's, set-uid programs gain nothing"
+	return r, p
+}
+
+// inPlaceRung says whether steps could have the root of this container, and tries it only when that is asked for.
+func inPlaceRung(ctx context.Context, o Options, others bool) (Rung, *Pool) {
+	r := Rung{Name: rungInPlace, Mend: "root of a container, with the capabilities CHOWN, DAC_OVERRIDE, FOWNER, SETUID and SETGID and a root file system that can be written to"}
+	if o.Mode != ModeInPlace {
+		if _, err := newSwap(o); err != nil {
+			r.Detail, r.Err = "no step can run in place of what this container has in /", errText(err)
+			return r, nil
+		}
+		if others {
+			r.Detail, r.Mend = "not needed", "none needed"
+			return r, nil
+		}
+		r.OK, r.Mend = true, ""
+		r.Detail = "possible, with --executor inplace only: while a step runs, all that this container has in / is put aside"
+		return r, nil
+	}
+	o.Agents = 1
+	p, err := NewPool(ctx, o)
+	if err != nil {
+		r.Detail, r.Err = "no step can run in place of what this container has in /", errText(err)
+		return r, nil
+	}
+	r.OK, r.Mend = true, ""
+	r.Detail = "the same layers; while a step runs, all that this container has in / is put aside, and what is mounted there can be reached"
+	if p.restored {
+		r.Detail += "; a build that was killed had left a step's files here, and this container has its own back"
+	}
 	return r, p
 }
 

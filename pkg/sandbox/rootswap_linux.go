@@ -58,8 +58,11 @@ type journal struct {
 type rootSwap struct {
 	root string // "/", another in tests
 	keep []string
-	now  journal
-	lock int // held by the process whose steps they are, or by its agent
+	// mounts are the mount points of now; nil: those of keep.
+	mounts func() ([]string, error)
+	points []string // that were there when a tree came in
+	now    journal
+	lock   int // held by the process whose steps they are, or by its agent
 }
 
 func (w *rootSwap) path(name string) string { return filepath.Join(w.root, swapDir, name) }
@@ -93,6 +96,18 @@ func newKept(names []string) kept {
 
 // enter moves the container's own files aside and those of tree in.
 func (w *rootSwap) enter(tree string) error {
+	if w.mounts != nil { // there may be others by now
+		points, err := w.mounts()
+		if err != nil {
+			return err
+		}
+		w.points = points
+		for _, p := range points {
+			if !slices.Contains(w.keep, p) {
+				w.keep = append(w.keep, p)
+			}
+		}
+	}
 	k := newKept(w.keep)
 	root, err := readDir(w.root)
 	if err != nil {
@@ -254,10 +269,12 @@ func (w *rootSwap) write(p phase) error {
 	if err := os.WriteFile(name+".new", b, 0o600); err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}
+	betweenMoves()
 	if err := os.Rename(name+".new", name); err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}
 	w.now = j
+	betweenMoves()
 	return nil
 }
 
@@ -427,6 +444,7 @@ func hasOthers(dir int, k kept) (bool, error) {
 
 // twin makes the directory name in to, with all that dir has but what is in it. It is there whole or not at all.
 func twin(dir, to int, name string) error {
+	betweenMoves()
 	if err := unix.Mkdirat(to, unfinished, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -442,6 +460,7 @@ func twin(dir, to int, name string) error {
 	if err := setMeta(fd, m); err != nil {
 		return err
 	}
+	betweenMoves()
 	err = unix.Renameat2(to, unfinished, to, name, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EEXIST) {
 		return unix.Unlinkat(to, unfinished, unix.AT_REMOVEDIR)
@@ -485,6 +504,12 @@ func spreadBelow(from, to int, name string, k kept, remove bool) error {
 	}
 	defer unix.Close(sub)
 	other, err := openBeneath(to, name)
+	if errors.Is(err, unix.ENOENT) { // a step moved it, with the mounts in it
+		if err := twin(sub, to, name); err != nil {
+			return err
+		}
+		other, err = openBeneath(to, name)
+	}
 	if err != nil {
 		return err
 	}
@@ -492,6 +517,7 @@ func spreadBelow(from, to int, name string, k kept, remove bool) error {
 	if err := spreadOut(sub, other, k, remove); err != nil || !remove {
 		return err
 	}
+	betweenMoves()
 	return unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
 }
 

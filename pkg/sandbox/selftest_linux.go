@@ -159,20 +159,24 @@ func (s *server) filterRung() Rung {
 
 // selftestJail does what a step without namespaces needs.
 func (s *server) selftestJail(dir string) []Rung {
-	return []Rung{s.treesRung(dir), landlockRung(), procJailRung(), noNetJailRung(), hostNetRung(), s.jailTracerRung()}
+	proc := procJailRung()
+	if s.swap != nil {
+		proc = Rung{Name: rungProc, Detail: "steps see this container's", Mend: "none needed"}
+	}
+	return []Rung{s.treesRung(dir), s.landlockRung(), proc, noNetJailRung(), hostNetRung(), s.jailTracerRung()}
 }
 
 // treesRung makes in the store's file system what a tree needs.
 func (s *server) treesRung(dir string) Rung {
 	r := Rung{Name: rungTrees, Detail: "RUN steps need another file system for the store", Mend: "a volume that is not mounted nodev or noexec, with --root"}
-	if err := tryTree(dir); err != nil {
+	if err := tryTree(dir, s.swap == nil); err != nil {
 		r.Err = errText(err)
 		return r
 	}
 	return Rung{Name: rungTrees, OK: true, Detail: "owners, devices and attributes work in " + dir + "; a step changes a tree in place and has all of it looked at"}
 }
 
-func tryTree(parent string) (err error) {
+func tryTree(parent string, devices bool) (err error) {
 	dir, err := os.MkdirTemp(parent, ".manifestctl-probe-")
 	if err != nil {
 		return err
@@ -188,12 +192,14 @@ func tryTree(parent string) (err error) {
 	if err := unix.Setxattr(f, "user.manifestctl.probe", []byte("x"), 0); err != nil {
 		return fmt.Errorf("user xattrs: %w", err)
 	}
-	null := filepath.Join(dir, "null")
-	if err := unix.Mknod(null, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
-		return fmt.Errorf("mknod: %w", err)
-	}
-	if err := os.WriteFile(null, []byte("x"), 0); err != nil {
-		return fmt.Errorf("a device in the store's file system: %w", err)
+	if devices {
+		null := filepath.Join(dir, "null")
+		if err := unix.Mknod(null, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+			return fmt.Errorf("mknod: %w", err)
+		}
+		if err := os.WriteFile(null, []byte("x"), 0); err != nil {
+			return fmt.Errorf("a device in the store's file system: %w", err)
+		}
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err == nil && fs.Flags&unix.ST_NOEXEC != 0 {
@@ -202,17 +208,21 @@ func tryTree(parent string) (err error) {
 	return nil
 }
 
-func landlockRung() Rung {
+func (s *server) landlockRung() Rung {
+	files, kept := "files, signals", "; files outside of the tree are kept from them by the chroot only"
+	if s.swap != nil {
+		files, kept = "processes, signals", ", and read their memory where they have no capability that steps lack; nothing keeps mounts and the store from them"
+	}
 	switch abi := landlockABI(); {
 	case abi < landlockRefer:
 		return Rung{
 			Name: rungLandlock, Err: "ENOSYS: landlock_create_ruleset", Mend: "linux 5.19 or later with Landlock",
-			Detail: "steps can signal other processes of this container; files outside of the tree are kept from them by the chroot only",
+			Detail: "steps can signal other processes of this container" + kept,
 		}
 	case abi < landlockScope:
 		return Rung{Name: rungLandlock, OK: true, Detail: "files; steps can signal other processes of this container (linux 6.12 keeps them from that)"}
 	}
-	return Rung{Name: rungLandlock, OK: true, Detail: "files, signals and abstract sockets"}
+	return Rung{Name: rungLandlock, OK: true, Detail: files + " and abstract sockets"}
 }
 
 func procJailRung() Rung {
