@@ -25,6 +25,8 @@ type container struct {
 	args []string // of docker run
 	runs string   // by what steps run; "" when they do not
 	says []string // in the error, when they do not
+	// Where they do not: what is said with --executor inplace; none: they run then.
+	inplace []string
 }
 
 const (
@@ -37,7 +39,7 @@ const (
 var containers = []container{
 	{name: "root, docker's defaults", runs: inChroot},
 	{name: "root, no-new-privileges", args: []string{"--security-opt", "no-new-privileges"}, runs: inChroot},
-	{name: "uid 1000, docker's defaults", args: []string{"--user", "1000"}, says: []string{"--user 0", "seccomp=unconfined", "seccompProfile", "runners.docker", "github"}},
+	{name: "uid 1000, docker's defaults", args: []string{"--user", "1000"}, says: []string{"--user 0", "seccomp=unconfined", "seccompProfile", "runners.docker", "github"}, inplace: []string{"uid 1000 cannot replace what is in /", "--user 0"}},
 	{name: "root, seccomp=unconfined", args: []string{"--security-opt", "seccomp=unconfined"}, runs: inRoot},
 	{name: "root, seccomp=unconfined, systempaths=unconfined", args: []string{"--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"}, runs: inRoot},
 	{name: "uid 1000, seccomp=unconfined", args: []string{"--security-opt", "seccomp=unconfined", "--user", "1000"}, runs: inSingle},
@@ -45,24 +47,25 @@ var containers = []container{
 		name: "uid 1000, cap-drop ALL, no-new-privileges, seccomp=unconfined",
 		args: []string{"--security-opt", "seccomp=unconfined", "--security-opt", "no-new-privileges", "--cap-drop", "ALL", "--user", "1000"}, runs: inSingle,
 	},
-	{name: "root, cap-drop ALL", args: []string{"--cap-drop", "ALL"}, says: []string{"SYS_CHROOT, MKNOD", "--cap-add CHOWN", "seccomp=unconfined"}},
+	{name: "root, cap-drop ALL", args: []string{"--cap-drop", "ALL"}, says: []string{"SYS_CHROOT, MKNOD", "--cap-add CHOWN", "seccomp=unconfined"}, inplace: []string{"missing here: CHOWN, DAC_OVERRIDE, FOWNER, SETUID, SETGID"}},
 	{
 		name: "root, cap-drop ALL, seccomp=unconfined", args: []string{"--cap-drop", "ALL", "--security-opt", "seccomp=unconfined"},
-		says: []string{"CAP_SETFCAP", "--user 1000"},
+		says: []string{"CAP_SETFCAP", "--user 1000"}, inplace: []string{"missing here: CHOWN, DAC_OVERRIDE, FOWNER, SETUID, SETGID"},
 	},
 	{
 		name: "root, CRI-O's capabilities",
 		args: []string{"--cap-drop", "MKNOD", "--cap-drop", "SYS_CHROOT", "--cap-drop", "NET_RAW", "--cap-drop", "AUDIT_WRITE"},
-		says: []string{"missing here: SYS_CHROOT, MKNOD", "cri-o, openshift: capabilities.add: [SYS_CHROOT, MKNOD]", "seccomp=unconfined"},
+		says: []string{"missing here: SYS_CHROOT, MKNOD", "cri-o, openshift: capabilities.add: [SYS_CHROOT, MKNOD]", "--executor inplace", "seccomp=unconfined"},
 	},
 }
 
 // containerScript is what runs in each: builds of a spec and a Dockerfile for two platforms, of one without a RUN, of a base that would be
 // pulled, and what doctor says. Lines that begin with "==" are for the test.
 const containerScript = `
-build() { # NAME FILE CONTEXT
-	manifestctl --root /store build --progress plain -o type=oci,rewrite-timestamp=true,dest=/work/out.tar -f /ctx/$2 /ctx >/work/out 2>/work/err
-	echo "== $1 $? $(cat /work/out)"; cat /work/err
+build() { # NAME FILE FLAG...
+	name=$1 file=$2; shift 2
+	manifestctl --root /store build "$@" --progress plain -o type=oci,rewrite-timestamp=true,dest=/work/out.tar -f /ctx/$file /ctx >/work/out 2>/work/err
+	echo "== $name $? $(cat /work/out)"; cat /work/err
 }
 build spec rootfs.yaml
 build dockerfile Dockerfile
@@ -71,6 +74,13 @@ build pull Pull
 build copy Copy
 echo "== doctor 0"
 manifestctl --root /store doctor
+if [ -n "$INPLACE" ]; then
+	busybox ls -lAR /bin /usr /etc /tmp >/work/before
+	build inplace-spec rootfs.yaml --executor inplace
+	build inplace-dockerfile Dockerfile --executor inplace
+	build inplace-pull Pull --executor inplace
+	busybox ls -lAR /bin /usr /etc /tmp | busybox diff /work/before - && echo "== same $(busybox ls -A / | busybox grep -c manifestctl)"
+fi
 `
 
 // TestContainers builds in containers of Debian's docker: where steps run the layers are those of this host's root, and where
@@ -88,6 +98,8 @@ func TestContainers(t *testing.T) {
 	for name, text := range map[string]string{
 		"files.yaml": "version: 1\nplatforms: [linux/amd64, linux/arm64]\nfrom: scratch\nsteps:\n  - files: [{path: /f, content: x, owner: \"33:34\"}]\n",
 		"Pull":       "FROM 127.0.0.1:1/nothing\nRUN true\n",
+		"Sleep":      "FROM scratch\nADD amd64.tar /\nRUN [\"/bin/busybox\", \"sleep\", \"3210\"]\n",
+		"Reach":      "FROM scratch\nADD amd64.tar /\nRUN [\"/bin/busybox\", \"cat\", \"/proc/1/environ\"]\n",
 		"Copy":       "FROM 127.0.0.1:1/nothing AS unneeded\nRUN true\nFROM scratch\nCOPY files.yaml /\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(m.dir, name), []byte(text), 0o644))
@@ -106,7 +118,7 @@ func TestContainers(t *testing.T) {
 			if strings.HasPrefix(c.name, "uid 1000") {
 				require.NoError(t, os.Chown(store, 1000, 1000))
 			}
-			args := []string{"run", "--rm", "--network", "none", "-e", epoch[0], "-v", m.dir + ":/ctx:ro", "-v", store + ":/store"}
+			args := []string{"run", "--rm", "--network", "none", "-e", epoch[0], "-e", "INPLACE=" + map[bool]string{true: "yes"}[c.runs == ""], "-v", m.dir + ":/ctx:ro", "-v", store + ":/store"}
 			args = append(append(args, c.args...), "manifestctl", "/bin/busybox", "sh", "-c", containerScript)
 			cmd := docker(args...)
 			cmd.Stderr = os.Stderr
@@ -125,6 +137,7 @@ func TestContainers(t *testing.T) {
 					assert.NotContains(t, got[name].text, "connection refused", "nor looked for")
 				}
 				assert.Contains(t, got["doctor"].text, "no  user namespace: no step can run")
+				c.inPlace(t, m, got)
 				return
 			}
 			assert.Equal(t, "0 "+m.want["rootfs.yaml"], got["spec"].head, got["spec"].text)
@@ -139,9 +152,31 @@ func TestContainers(t *testing.T) {
 			assert.Empty(t, left, "nothing is left")
 		})
 	}
+	t.Run("killed in place", func(t *testing.T) { killedInPlace(t, docker, m.dir) })
 	if !t.Failed() {
 		containersDocument(t)
 	}
+}
+
+// inPlace compares what came of builds with --executor inplace. The container has its own files back either way.
+func (c container) inPlace(t *testing.T, m *matrix, got map[string]section) {
+	t.Helper()
+	assert.Equal(t, "0", strings.TrimSpace(got["same"].head), "nothing is left, and all is back")
+	if len(c.inplace) > 0 {
+		for _, name := range []string{"inplace-spec", "inplace-dockerfile", "inplace-pull"} {
+			assert.Equal(t, "8", strings.TrimSpace(got[name].head), got[name].text)
+			for _, s := range c.inplace {
+				assert.Contains(t, got[name].text, s)
+			}
+			assert.NotContains(t, got[name].text, "connection refused", "nothing was looked for")
+		}
+		return
+	}
+	assert.Contains(t, got["doctor"].text, "ok  steps in place: possible, with --executor inplace only")
+	assert.Equal(t, "0 "+m.want["rootfs.yaml"], got["inplace-spec"].head, got["inplace-spec"].text)
+	assert.Equal(t, "0 "+m.want["Dockerfile"], got["inplace-dockerfile"].head, got["inplace-dockerfile"].text)
+	assert.Contains(t, got["inplace-spec"].text, "WARNING: --executor inplace: steps run in this container's own root file system")
+	assert.Contains(t, got["inplace-pull"].text, "connection refused", "it was begun")
 }
 
 // section is what came of one command in a container.
@@ -203,14 +238,17 @@ func containersDocument(t *testing.T) {
 	t.Helper()
 	var b bytes.Buffer
 	b.WriteString(containersHead)
-	b.WriteString("| container | steps run in | without: the message names |\n|---|---|---|\n")
+	b.WriteString("| container | steps run in | without: the message names | with --executor inplace |\n|---|---|---|---|\n")
 	for _, c := range containers {
-		runs, says := c.runs, ""
+		runs, says, inplace := c.runs, "", ""
 		if runs == "" {
 			runs = "nothing; files and COPY build"
-			says = "`" + strings.Join(c.says, "`, `") + "`"
+			says, inplace = "`"+strings.Join(c.says, "`, `")+"`", "the root file system of the container"
+			if len(c.inplace) > 0 {
+				inplace = "nothing: `" + strings.Join(c.inplace, "`, `") + "`"
+			}
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", c.name, runs, cmp.Or(says, "-"))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", c.name, runs, cmp.Or(says, "-"), cmp.Or(inplace, "-"))
 	}
 	const name = "../../docs/containers.md"
 	if os.Getenv(runnersEnv) == "update" {
@@ -232,6 +270,9 @@ root of the host builds. Where they do not, the build ends with exit code 8 befo
 - *a chroot*: no user namespace is to be had. A step changes a tree of its own in place; ` + "`ptrace`" + ` executes foreign programs; Landlock, fewer capabilities and
   no_new_privs keep it in; ` + "`network: none`" + ` means that it gets no sockets but unix ones. It sees the network, the host name and the process numbers of the container, and
   set-uid programs gain nothing. The build says all this.
+- *the root file system of the container*: when not even chroot is allowed, and it is asked for (` + "`--executor inplace`" + `, never by itself). While a step runs, all that
+  the container has in / lies aside, and the step's tree is in its place; mount points stay, and the store. Afterwards, and when a process is killed, the container has
+  its own files back. [security.md](security.md) says what that gives up.
 - *a user namespace*: as in runners.md, although ` + "`/proc`" + ` is masked. The store must not be on the container's overlay: a volume, an emptyDir.
 
 `

@@ -33,6 +33,9 @@ func fixes() []Fix {
 		}
 		out = append(out, Fix{Where: "cri-o, openshift", Do: "capabilities.add: [" + strings.Join(caps, ", ") + "]"})
 	}
+	if caps := missingCaps(); root && len(caps) > 0 && len(missingOf(ownerCaps)) == 0 {
+		out = append(out, Fix{Where: "here", Do: "--executor inplace: a step gets this container's own root file system, whose files are put aside meanwhile"})
+	}
 	if !root && profile {
 		out = append(out, Fix{Where: "docker, podman", Do: "as root with the default profile: --user 0 (steps in a chroot)"})
 	}
