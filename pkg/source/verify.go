@@ -37,12 +37,25 @@ func (v *verifier) Read(p []byte) (int, error) {
 		return 0, v.err
 	}
 	n, err := v.from.Read(p)
-	v.digester.Hash().Write(p[:n]) // a hash's Write never fails
-	v.read += int64(n)
-	if v.err = v.judge(err); v.err != nil && v.read > v.desc.Size && v.desc.Size > 0 {
+	if v.err = v.see(p[:n], err); v.read > v.desc.Size && v.desc.Size > 0 {
 		n = 0
 	}
 	return n, v.err
+}
+
+// Bare takes the verification apart from the reading, for whoever has a goroutine for each: raw reads what there is, and check
+// is to be given all of that in order, with what the reads said. It says what Read would have said. Read must not be used
+// any more.
+func (v *verifier) Bare() (raw io.Reader, check func(p []byte, err error) error) {
+	v.err = errors.New("it is read by somebody else")
+	return v.from, v.see
+}
+
+// see hashes what a read gave and judges it.
+func (v *verifier) see(p []byte, err error) error {
+	v.digester.Hash().Write(p) // a hash's Write never fails
+	v.read += int64(len(p))
+	return v.judge(err)
 }
 
 // judge is what to say after a read that said err: what is wrong with the bytes so far, if it shows by now.

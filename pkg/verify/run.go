@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -232,19 +233,31 @@ func (r *Reader) read(ctx context.Context, img source.Image, desc ocispec.Descri
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	tar, err := layer.DecompressLayer(ctx, blob, desc.MediaType, r.Limits)
+	o := facts.Options{Limits: r.Limits, Spool: r.Spool}
+	var in io.Reader
+	var tar io.ReadCloser
+	if desc.Digest == diffID && strings.HasSuffix(desc.MediaType, ".tar") { // the blob is the tar, and its reader verifies it
+		o.DiffID = diffID
+		next := newAhead(taken(blob))
+		defer next.close()
+		tar, err = layer.DecompressLayer(ctx, next, desc.MediaType, r.Limits)
+		in = tar
+	} else if tar, err = layer.DecompressLayer(ctx, blob, desc.MediaType, r.Limits); err == nil {
+		next := newAhead(tar, nil)
+		defer next.close()
+		in = next
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	o := facts.Options{Limits: r.Limits, Spool: r.Spool}
-	if desc.Digest == diffID && strings.HasSuffix(desc.MediaType, ".tar") { // the blob is the tar, and its reader verifies it
-		o.DiffID = diffID
+	defer func() { err = errors.Join(err, tar.Close()) }()
+	return facts.Read(ctx, in, o) // to the end, where the verdict is: so does a decoder, and whoever reads a plain tar
+}
+
+// taken takes a blob apart, if it can be.
+func taken(blob io.Reader) (raw io.Reader, check func(p []byte, err error) error) {
+	if b, ok := blob.(bare); ok {
+		return b.Bare()
 	}
-	in := newAhead(tar)
-	toc, f, err := facts.Read(ctx, in, o)
-	if err := errors.Join(err, in.Close(), tar.Close()); err != nil {
-		return nil, nil, err
-	}
-	// A decoder reads to the end; so does whoever reads a plain tar.
-	return toc, f, nil
+	return blob, nil
 }
