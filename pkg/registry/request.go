@@ -193,6 +193,12 @@ func (c *Client) follow(ctx context.Context, rq *request, auth string) (*http.Re
 			auth = ""
 		}
 		resp, err := c.attempt(ctx, rq, u, auth)
+		for n := 1; untouched(err) && n <= maxUntouched; n++ {
+			if c.o.Sleep(ctx, backoff(1)) != nil {
+				break
+			}
+			resp, err = c.attempt(ctx, rq, u, auth)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -74,6 +74,16 @@ func passingError(err error) bool {
 	return false
 }
 
+// untouched reports that the registry closed the connection without having looked at the request, as one does that
+// answers only so many on each. It counts as never made (RFC 9113, section 6.8). net/http has no kind for it, and makes
+// only requests without a body again.
+func untouched(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "graceful shutdown GOAWAY")
+}
+
+// maxUntouched is how often in a row one request may find a connection that closes.
+const maxUntouched = 100
+
 // refused reports that nothing listens.
 func refused(err error) bool { return errors.Is(err, connRefused) }
 
