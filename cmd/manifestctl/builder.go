@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +15,7 @@ import (
 
 func newBuilder(e *env) *cobra.Command {
 	cmd := group("builder", "The machines that builds run on", newBuilderLs(e), newBuilderCreate(e), newBuilderUse(e),
-		newBuilderInspect(e), newBuilderRm(e), newBuilderStop(e))
+		newBuilderInspect(e), newBuilderRm(e), newBuilderStop(e), newBuilderDu(e), newBuilderPrune(e))
 	cmd.Long = "A builder is one or more nodes under a name: BuildKit daemons, or this machine. The builder \"local\" is this program,\n" +
 		"which needs no daemon; it is the one that is used as long as no other is chosen. A build goes to as many nodes as its\n" +
 		"platforms need: to one that runs a platform natively before one that emulates it.\n\n" +
@@ -94,7 +97,6 @@ func newBuilderCreate(e *env) *cobra.Command {
 	var ch builder.Change
 	var platforms, options []string
 	var leave, use, bootstrap bool
-	var keep string
 	cmd := &cobra.Command{
 		Use:   "create [flags] [ENDPOINT]",
 		Short: "Make a builder, or add a node to one",
@@ -109,6 +111,11 @@ func newBuilderCreate(e *env) *cobra.Command {
 			"  manifestctl builder create --use kube-pod://buildkit-0",
 		Args: positional(0, 1, ""),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			for _, name := range daemonFlags {
+				if cmd.Flags().Changed(name) {
+					return usagef("--%s is for a daemon that is started, and create starts none", name).withHint("say it where BuildKit is started: buildkitd --help, buildkitd.toml")
+				}
+			}
 			c, err := e.builders()
 			if err != nil {
 				return err
@@ -152,10 +159,15 @@ func newBuilderCreate(e *env) *cobra.Command {
 	f.BoolVar(&leave, "leave", false, "take the node out of the builder")
 	f.BoolVar(&use, "use", false, "make it the builder of builds that name none")
 	f.BoolVar(&bootstrap, "bootstrap", false, "check that the nodes answer; start containers that are stopped")
-	f.StringVar(&keep, "buildkitd-flags", "", "not supported")
-	hide(f, "buildkitd-flags")
+	for _, name := range daemonFlags {
+		f.String(name, "", "not supported: nothing is started")
+	}
+	hide(f, daemonFlags...)
 	return cmd
 }
+
+// daemonFlags are buildx's for the daemons that it starts.
+var daemonFlags = []string{"buildkitd-flags", "buildkitd-config", "config", "flags"}
 
 // builderLeave is create --leave.
 func (e *env) builderLeave(c builder.Config, ch builder.Change, args []string) error {
@@ -203,7 +215,8 @@ func driverOptions(values []string) (builder.Options, error) {
 }
 
 func newBuilderUse(e *env) *cobra.Command {
-	return &cobra.Command{
+	var ignored bool
+	cmd := &cobra.Command{
 		Use:     "use NAME",
 		Short:   "Choose the builder of builds that name none",
 		Example: "  manifestctl builder use farm\n  manifestctl builder use local",
@@ -213,23 +226,42 @@ func newBuilderUse(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.Use(args[0])
+			name := args[0]
+			if _, err := c.Get(name); errors.Is(err, builder.ErrNotFound) && name == "default" { // docker's own: as good as none
+				name = builder.Local
+			}
+			return c.Use(name)
 		},
 	}
+	f := cmd.Flags()
+	f.BoolVar(&ignored, "default", false, "accepted for buildx's sake: there is one choice for all of docker's contexts")
+	f.BoolVar(&ignored, "global", false, "accepted for buildx's sake")
+	hide(f, "default", "global")
+	return cmd
 }
 
 func newBuilderRm(e *env) *cobra.Command {
-	var force bool
+	var force, inactive, ignored bool
 	cmd := &cobra.Command{
 		Use:     "rm NAME...",
 		Aliases: []string{"remove"},
 		Short:   "Remove builders; the daemons of their nodes are left alone",
-		Example: "  manifestctl builder rm farm",
-		Args:    positional(1, 1000, "the name of a builder"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		Example: "  manifestctl builder rm farm\n  manifestctl builder rm --all-inactive",
+		Args:    positional(0, 1000, ""),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := e.builders()
 			if err != nil {
 				return err
+			}
+			switch {
+			case inactive && len(args) > 0:
+				return usagef("--all-inactive takes no names")
+			case inactive:
+				if args, err = e.inactive(cmd.Context(), c); err != nil {
+					return err
+				}
+			case len(args) == 0:
+				return usagef("name a builder to remove").withHint("`manifestctl builder ls` lists them")
 			}
 			var errs []error
 			for _, name := range args {
@@ -245,6 +277,27 @@ func newBuilderRm(e *env) *cobra.Command {
 			return errors.Join(errs...)
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "one that is not there is no error")
+	f := cmd.Flags()
+	f.BoolVarP(&force, "force", "f", false, "one that is not there is no error")
+	f.BoolVar(&inactive, "all-inactive", false, "all whose nodes do not answer")
+	f.BoolVar(&ignored, "keep-state", false, "accepted for buildx's sake: daemons and what they keep are never touched")
+	f.BoolVar(&ignored, "keep-daemon", false, "accepted for buildx's sake")
+	hide(f, "keep-state", "keep-daemon")
 	return cmd
+}
+
+// inactive are our builders of which no node answers.
+func (e *env) inactive(ctx context.Context, c builder.Config) ([]string, error) {
+	all, err := c.List()
+	if err != nil {
+		return nil, err
+	}
+	ours := slices.DeleteFunc(all, func(b builder.Builder) bool { return b.Origin != "" || b.Name == builder.Local })
+	var names []string
+	for _, b := range e.look(ctx, ours, "", 5*time.Second) {
+		if !slices.ContainsFunc(b.Nodes, func(n nodeInfo) bool { return n.Status == statusRunning }) {
+			names = append(names, b.Name)
+		}
+	}
+	return names, nil
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"text/tabwriter"
-	"text/template"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +18,9 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/builder"
 	"github.com/manifestctl/manifestctl/pkg/platform"
 )
+
+// statusRunning is that of a node that answers.
+const statusRunning = "running"
 
 // nodeInfo is a node and what it says of itself, as JSON has it.
 type nodeInfo struct {
@@ -59,7 +61,7 @@ func (e *env) look(ctx context.Context, list []builder.Builder, current string, 
 }
 
 func (e *env) lookAt(ctx context.Context, n builder.Node, timeout time.Duration) nodeInfo {
-	out := nodeInfo{Name: n.Name, Endpoint: n.Endpoint, Status: "running", Declared: texts(n.Platforms)}
+	out := nodeInfo{Name: n.Name, Endpoint: n.Endpoint, Status: statusRunning, Declared: texts(n.Platforms)}
 	if n.IsLocal() {
 		out.Version = version()
 		host := hostFlags{emulation: "auto"}
@@ -138,36 +140,12 @@ func newBuilderLs(e *env) *cobra.Command {
 			return errors.Join(print(e.look(cmd.Context(), list, current, timeout)), unread)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT` table, json, or a Go template over each builder: {{.Name}}, {{.Driver}}, {{.Current}}, {{range .Nodes}}{{.Endpoint}}")
+	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT` table, json, or a Go template over each builder: {{.Name}}, {{.Driver}}, {{.Current}}, {{range .Nodes}}{{.Endpoint}}; or, in buildx's words, "+
+		"over each line of the table: {{.Name}} {{.DriverEndpoint}} {{.Status}} {{.Buildkit}} {{.Platforms}} {{.Error}}")
+	cmd.Flags().Bool("no-trunc", true, "accepted for buildx's sake: nothing is cut off")
+	hide(cmd.Flags(), "no-trunc")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "`TIME` that a node may take to answer")
 	return cmd
-}
-
-// builderFormat gives what prints builders in a format.
-func (e *env) builderFormat(format string) (func([]builderInfo) error, error) {
-	if !strings.Contains(format, "{{") {
-		asJSON, err := formatFlag(format)
-		if asJSON {
-			return func(infos []builderInfo) error { return e.printJSON(infos) }, err
-		}
-		return e.printBuilders, err
-	}
-	t, err := template.New("format").Parse(format)
-	if err != nil {
-		return nil, usagef("--format: %w", err)
-	}
-	return func(infos []builderInfo) error {
-		for _, b := range infos {
-			var line strings.Builder
-			if err := t.Execute(&line, b); err != nil {
-				return usagef("--format: %w", err)
-			}
-			if err := e.println(line.String()); err != nil {
-				return err
-			}
-		}
-		return nil
-	}, nil
 }
 
 // printBuilders is the table of ls: a line for a builder, and one for each of its nodes.

@@ -345,6 +345,10 @@ func endpointPodman(t *testing.T, bin string) {
 	// The limits: whoever may not raise them cannot have podman's own.
 	ran(t, podman(daemonIn(t, "buildkitd", "localhost/buildkit:here", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--security-opt=unmask=ALL")...))
 	t.Cleanup(func() { _ = podman("rm", "-f", "-t", "5", "buildkitd").Run() })
+	ok(t, w.command(env, "builder", "create", "--name", "nobody", "podman-container://nobody"))
+	r := do(t, w.command(env, "builder", "inspect", "--bootstrap", "nobody"))
+	assert.Equal(t, 1, r.code, r.stderr)
+	assert.Contains(t, r.stderr, "nobody")
 	ok(t, w.command(env, "builder", "create", "--name", "pod", "--bootstrap", "podman-container://buildkitd"))
 	buildOn(t, w, env, "pod")
 	ok(t, w.command(env, "builder", "stop", "pod"))

@@ -402,12 +402,22 @@ func (f *fleet) caches(t *testing.T, w who, registry, base string) {
 	for _, suffix := range []string{"-linux-amd64", "-linux-arm64"} {
 		ok(t, w.command(nil, "digest", cache+suffix))
 	}
-	for _, d := range f.daemons {
-		must(t, d.Command(t.Context(), "prune", "--all"))
-	}
+	assert.Contains(t, ok(t, w.command(nil, "builder", "du", "--verbose", "--filter", "type=regular", "two")).stdout, "two1")
+	pruned := ok(t, w.command(nil, "builder", "prune", "--all", "two")).stdout
+	assert.Regexp(t, `(?m)^two0: freed .* [1-9][0-9]* records$`, pruned)
+	assert.Regexp(t, `(?m)^two1: freed .* [1-9][0-9]* records$`, pruned)
+	assert.Contains(t, ok(t, w.command(nil, "builder", "du", "--format", "json", "--filter", "type=regular", "two")).stdout, "[]")
 	r = build("second", "two", append(platforms, "--cache-from", "type=registry,ref="+cache, dir)...)
 	assert.Empty(t, stepsRun(r.stderr), "every step is in the cache: %s", r.stderr)
 	assert.Contains(t, r.stderr, "CACHED")
+
+	local := filepath.Join(w.home, "localcache")
+	args := append(platforms, "--cache-from", "type=local,src="+local, "--cache-to", "type=local,mode=max,dest="+local, dir)
+	r = build("third", "two", args...) // there is none yet
+	assert.NotContains(t, r.stderr, "level=", "no library speaks to the terminal: %s", r.stderr)
+	ok(t, w.command(nil, "builder", "prune", "--all", "two"))
+	r = build("fourth", "two", args...)
+	assert.Empty(t, stepsRun(r.stderr), "every step is in the cache: %s", r.stderr)
 
 	refused := do(t, w.command(nil, "build", "--builder", "two", "--build-arg", "BASE="+base, "--cache-to", "type=inline", dir))
 	assert.Equal(t, 2, refused.code, refused.stderr)

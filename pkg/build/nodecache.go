@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -110,6 +111,9 @@ func (f *fleet) caches(p platform.Platform) (from, to []buildkit.Cache) {
 		for _, own := range []bool{true, false} {
 			if place, ok := c.place(p, own); ok && (own || c.Type == remotecache.TypeRegistry) {
 				if c.Type == remotecache.TypeLocal {
+					if !hasCache(place.Attrs["dest"]) {
+						continue // as at the first build
+					}
 					place.Attrs["src"] = place.Attrs["dest"]
 					delete(place.Attrs, "dest")
 				}
@@ -157,14 +161,20 @@ func (c nodeCache) place(p platform.Platform, own bool) (buildkit.Cache, bool) {
 // cacheDirs are the directories of caches, for all platforms.
 func (f *fleet) cacheDirs() []string {
 	var out []string
-	for _, list := range [][]nodeCache{f.from, f.to} {
+	for i, list := range [][]nodeCache{f.from, f.to} {
 		for _, c := range list {
 			for _, p := range f.platforms() {
-				if place, ok := c.place(p, true); ok && place.Type == "local" {
+				if place, ok := c.place(p, true); ok && place.Type == "local" && (i > 0 || hasCache(place.Attrs["dest"])) {
 					out = append(out, place.Attrs["dest"])
 				}
 			}
 		}
 	}
 	return out
+}
+
+// hasCache reports whether there is a cache in a directory.
+func hasCache(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "index.json"))
+	return err == nil
 }

@@ -43,19 +43,15 @@ type (
 const nodeWait = 20 * time.Second
 
 // AskNode asks a BuildKit node what it is.
-func AskNode(ctx context.Context, n builder.Node) (_ NodeStatus, err error) {
+func AskNode(ctx context.Context, n builder.Node) (s NodeStatus, err error) {
 	if n.IsLocal() {
 		return NodeStatus{Native: []platform.Platform{emulate.Machine()}}, nil
 	}
-	if n.Unusable != "" {
-		return NodeStatus{}, fmt.Errorf("node %s: %w: %s", n.Name, ErrNodeCannot, n.Unusable)
-	}
-	c, err := buildkit.Dial(ctx, endpoint(n))
-	if err != nil {
-		return NodeStatus{}, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	return c.Status(ctx)
+	err = withNode(ctx, n, func(c *buildkit.Node) error {
+		s, err = c.Status(ctx)
+		return err
+	})
+	return s, err
 }
 
 func endpoint(n builder.Node) buildkit.Endpoint {

@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -52,9 +53,16 @@ func (ch *Change) driver() error {
 		if (ch.Options.Cert == "") != (ch.Options.Key == "") {
 			return fmt.Errorf("%w: cert and key belong together", ErrInvalid)
 		}
-	case "docker-container", "kubernetes", "docker":
-		return fmt.Errorf("%w: driver %s starts a daemon, which this program never does: start BuildKit and name it, "+
-			"--driver remote docker-container://NAME or kube-pod://POD", ErrInvalid, ch.Driver)
+	case "docker-container":
+		return fmt.Errorf("%w: driver %s starts a container, which this program never does. The builder \"%s\" needs none; for one,\n"+
+			"  docker run -d --privileged --name buildkitd moby/buildkit:buildx-stable-1\n"+
+			"  manifestctl builder create --name %s docker-container://buildkitd", ErrInvalid, ch.Driver, Local, cmp.Or(ch.Name, "NAME"))
+	case "kubernetes":
+		return fmt.Errorf("%w: driver %s starts pods, which this program never does. deploy/kubernetes has them; then\n"+
+			"  manifestctl builder create --name %s kube-pod://buildkit-amd64-0", ErrInvalid, ch.Driver, cmp.Or(ch.Name, "NAME"))
+	case "docker":
+		return fmt.Errorf("%w: driver %s is the docker engine's own builder, which takes no builds of others: the builder \"%s\" needs none, "+
+			"and --load brings its images into docker", ErrInvalid, ch.Driver, Local)
 	default:
 		return fmt.Errorf("%w: there is no driver %q: want %s or %s", ErrInvalid, ch.Driver, DriverLocal, DriverRemote)
 	}

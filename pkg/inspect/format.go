@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"text/template"
 	"time"
@@ -113,6 +114,9 @@ func (d imageData) MarshalJSON() ([]byte, error) {
 		Image    *Config      `json:"image,omitempty"`
 	}{d.Name, d.Manifest, d.config})
 }
+
+// Functions are what templates of --format can call, named as docker's are.
+func Functions() template.FuncMap { return maps.Clone(functions) }
 
 // functions are what templates can call, named as docker's are.
 var functions = template.FuncMap{

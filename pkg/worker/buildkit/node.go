@@ -13,8 +13,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
@@ -23,6 +25,7 @@ import (
 	_ "github.com/moby/buildkit/client/connhelper/kubepod"         // kube-pod://
 	_ "github.com/moby/buildkit/client/connhelper/podmancontainer" // podman-container://
 	_ "github.com/moby/buildkit/client/connhelper/ssh"             // ssh://
+	"github.com/moby/buildkit/util/bklog"
 	"github.com/moby/buildkit/util/grpcerrors"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
@@ -77,8 +80,13 @@ type Worker struct {
 	Platforms []platform.Platform
 }
 
+// quietly keeps what BuildKit's and containerd's libraries log from the terminal, which is the events': what matters in it
+// comes as an error, or with the progress.
+var quietly = sync.OnceFunc(func() { bklog.L.Logger.SetOutput(io.Discard) })
+
 // Dial prepares a connection. Nothing is sent before it is used, so only files that cannot be read are an error here.
 func Dial(ctx context.Context, e Endpoint) (*Node, error) {
+	quietly()
 	var opts []client.ClientOpt
 	if e.CACert != "" || e.Cert != "" || e.Server != "" {
 		for what, file := range map[string]string{"cacert": e.CACert, "cert": e.Cert, "key": e.Key} {
