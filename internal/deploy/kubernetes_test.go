@@ -112,6 +112,52 @@ func TestDaemons(t *testing.T) {
 	}
 }
 
+// TestOverlay: what the example changes is changed, in both sets, and nothing is lost.
+func TestOverlay(t *testing.T) {
+	out, plain := build(t, "overlay"), build(t, ".")
+	if len(out.sets) != 2 || len(out.services) != 2 || len(out.maps) != 1 {
+		t.Fatalf("%d sets, %d services and %d config maps, not 2, 2 and 1", len(out.sets), len(out.services), len(out.maps))
+	}
+	for name, before := range plain.sets {
+		set := out.sets[name]
+		if set == nil {
+			t.Fatalf("there is no %s", name)
+		}
+		if set.Namespace != "builds" || out.services[name].Namespace != "builds" {
+			t.Errorf("%s is in %q, its service in %q", name, set.Namespace, out.services[name].Namespace)
+		}
+		pod := set.Spec.Template.Spec
+		c := pod.Containers[0]
+		mounts(t, name, c, pod.Volumes, set.Spec.VolumeClaimTemplates)
+		ordinary(t, name, pod)
+		_, tag, _ := strings.Cut(before.Spec.Template.Spec.Containers[0].Image, ":")
+		if c.Image != "registry.example/mirror/moby/buildkit:"+tag {
+			t.Errorf("%s: image %s", name, c.Image)
+		}
+		want := append(append([]string{}, before.Spec.Template.Spec.Containers[0].Args...), "--config=/etc/buildkit/buildkitd.toml")
+		if strings.Join(c.Args, " ") != strings.Join(want, " ") {
+			t.Errorf("%s: args %q", name, c.Args)
+		}
+		for _, v := range pod.Volumes {
+			if v.Name == "config" && (v.ConfigMap == nil || out.maps[v.ConfigMap.Name] == nil || out.maps[v.ConfigMap.Name].Data["buildkitd.toml"] == "") {
+				t.Errorf("%s mounts no buildkitd.toml: %v", name, v)
+			}
+		}
+		if got := set.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests.Storage().String(); got != "200Gi" {
+			t.Errorf("%s: storage %s", name, got)
+		}
+		if pod.NodeSelector["kubernetes.io/arch"] != before.Spec.Template.Spec.NodeSelector["kubernetes.io/arch"] {
+			t.Errorf("%s runs anywhere", name)
+		}
+	}
+	if n := out.sets["buildkit-amd64"].Spec.Replicas; n == nil || *n != 2 {
+		t.Error("buildkit-amd64 has not 2 replicas")
+	}
+	if len(out.sets["buildkit-arm64"].Spec.Template.Spec.Tolerations) != 1 || len(out.sets["buildkit-amd64"].Spec.Template.Spec.Tolerations) != 0 {
+		t.Error("arm64 alone tolerates its machines")
+	}
+}
+
 func TestJob(t *testing.T) {
 	out := build(t, "job")
 	job := out.jobs["example-build"]
