@@ -34,6 +34,7 @@ type nodeInfo struct {
 	Native    []string `json:"native,omitempty"`
 	Load      int      `json:"load"` // builds that are under way
 
+	options string
 	workers []build.NodeWorker
 }
 
@@ -61,7 +62,7 @@ func (e *env) look(ctx context.Context, list []builder.Builder, current string, 
 }
 
 func (e *env) lookAt(ctx context.Context, n builder.Node, timeout time.Duration) nodeInfo {
-	out := nodeInfo{Name: n.Name, Endpoint: n.Endpoint, Status: statusRunning, Declared: texts(n.Platforms)}
+	out := nodeInfo{Name: n.Name, Endpoint: n.Endpoint, Status: statusRunning, Declared: texts(n.Platforms), options: options(n.Options)}
 	if n.IsLocal() {
 		out.Version = version()
 		host := hostFlags{emulation: "auto"}
@@ -250,7 +251,11 @@ func (e *env) printBuilder(b builderInfo) error {
 		rows = append(rows, []string{"Of:", b.Origin})
 	}
 	for _, n := range b.Nodes {
-		rows = append(rows, []string{"", ""}, []string{"Node:", n.Name}, []string{"Endpoint:", n.Endpoint}, []string{"Status:", n.Status})
+		rows = append(rows, []string{"Node:", n.Name}, []string{"Endpoint:", n.Endpoint})
+		if n.options != "" {
+			rows = append(rows, []string{"Driver options:", n.options})
+		}
+		rows = append(rows, []string{"Status:", n.Status})
 		if n.Error != "" {
 			rows = append(rows, []string{"Error:", n.Error})
 		}
@@ -262,9 +267,46 @@ func (e *env) printBuilder(b builderInfo) error {
 			for _, key := range slices.Sorted(maps.Keys(w.Labels)) {
 				rows = append(rows, []string{"Label:", key + "=" + w.Labels[key]})
 			}
+			for i, g := range w.GC {
+				rows = append(rows, []string{"GC rule:", fmt.Sprintf("%d: %s", i, gcRule(g))})
+			}
 		}
 	}
 	return e.printTable(rows)
+}
+
+// gcRule says what a node keeps by one of its rules.
+func gcRule(g build.NodePrune) string {
+	words := []string{"all"}
+	if len(g.Filter) > 0 {
+		words[0] = strings.Join(g.Filter, " or ")
+	}
+	if g.All {
+		words = append(words, "internal ones too")
+	}
+	if g.KeepDuration > 0 {
+		words = append(words, "unused for "+strings.TrimSuffix(g.KeepDuration.String(), "0m0s"))
+	}
+	for _, one := range []struct {
+		text string
+		size int64
+	}{{"at most", g.MaxUsedSpace}, {"at least free", g.MinFreeSpace}, {"always kept", g.ReservedSpace}} {
+		if one.size > 0 {
+			words = append(words, one.text+" "+bytesText(one.size))
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// options are the --driver-opt of a node.
+func options(o builder.Options) string {
+	var out []string
+	for _, one := range [][2]string{{"cacert", o.CACert}, {"cert", o.Cert}, {"key", o.Key}, {"servername", o.ServerName}} {
+		if one[1] != "" {
+			out = append(out, one[0]+"="+one[1])
+		}
+	}
+	return strings.Join(out, ",")
 }
 
 // containers are the endpoints that are containers of an engine, by the command that looks after them.

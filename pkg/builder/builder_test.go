@@ -128,7 +128,7 @@ func TestBuildersOfBuildx(t *testing.T) {
 	for name, text := range map[string]string{
 		"arms": `{"Name":"arms","Driver":"remote","Nodes":[{"Name":"arms0","Endpoint":"tcp://arm:1234","Platforms":[{"architecture":"arm64","os":"linux"}],
 			"DriverOpts":{"cacert":"/ca.pem","cert":"/c.pem","key":"/k.pem"}}]}`,
-		"box":  `{"Name":"box","Driver":"docker-container","Nodes":[{"Name":"box0","Endpoint":"unix:///var/run/docker.sock","Platforms":null}]}`,
+		"box":  `{"Name":"box","Driver":"docker-container","Nodes":[{"Name":"box0","Endpoint":"unix:///var/run/docker.sock","Platforms":null},{"Name":"box1","Endpoint":"far"},{"Name":"box2","Endpoint":"default"}]}`,
 		"pods": `{"Name":"pods","Driver":"kubernetes","Nodes":[{"Name":"pods0","Endpoint":"kubernetes:///pods?deployment=&kubeconfig="}]}`,
 		"bad":  `{`,
 	} {
@@ -145,7 +145,9 @@ func TestBuildersOfBuildx(t *testing.T) {
 	assert.Empty(t, b.Nodes[0].Unusable)
 	b, err = c.Get("box")
 	require.NoError(t, err)
-	assert.Equal(t, "docker-container://buildx_buildkit_box0", b.Nodes[0].Endpoint)
+	for i, want := range []string{"box0", "box1?context=far", "box2"} {
+		assert.Equal(t, "docker-container://buildx_buildkit_"+want, b.Nodes[i].Endpoint)
+	}
 	b, err = c.Get("pods")
 	require.NoError(t, err)
 	assert.NotEmpty(t, b.Nodes[0].Unusable)

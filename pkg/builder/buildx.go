@@ -96,8 +96,11 @@ func decodeInstance(raw []byte) (Builder, error) {
 				out.Unusable = err.Error()
 			}
 		case "docker-container":
-			// buildx names the container after the node; docker's own context or host is that of the docker command.
+			// buildx names the container after the node. A URL of an engine, and no endpoint, is that of the docker command.
 			out.Endpoint = "docker-container://buildx_buildkit_" + n.Name
+			if n.Endpoint != "default" && CheckName(n.Endpoint) == nil { // a context of docker
+				out.Endpoint += "?context=" + n.Endpoint
+			}
 		default:
 			out.Unusable = fmt.Sprintf("buildx's driver %q has no endpoint that others can use", in.Driver)
 		}

@@ -78,6 +78,7 @@ type Worker struct {
 	ID        string
 	Labels    map[string]string
 	Platforms []platform.Platform
+	GC        []PruneOptions // what it drops of its own accord, in this order
 }
 
 // quietly keeps what BuildKit's and containerd's libraries log from the terminal, which is the events': what matters in it
@@ -131,6 +132,9 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	var s Status
 	for i, w := range workers {
 		out := Worker{ID: w.ID, Labels: w.Labels, Platforms: platforms(w.Platforms)}
+		for _, g := range w.GCPolicy {
+			out.GC = append(out.GC, PruneOptions(g))
+		}
 		s.Workers = append(s.Workers, out)
 		if i == 0 { // BuildKit's default worker: builds that name none go to it
 			s.Version = w.BuildkitVersion.Version
