@@ -174,8 +174,10 @@ func newBuilderPrune(e *env) *cobra.Command {
 				flag, value string
 				into        *int64
 			}{
-				{"keep-storage", keep, &o.ReservedSpace}, {"reserved-space", reserved, &o.ReservedSpace},
-				{"max-used-space", used, &o.MaxUsedSpace}, {"min-free-space", free, &o.MinFreeSpace},
+				{"keep-storage", keep, &o.ReservedSpace},
+				{"reserved-space", reserved, &o.ReservedSpace},
+				{"max-used-space", used, &o.MaxUsedSpace},
+				{"min-free-space", free, &o.MinFreeSpace},
 			} {
 				if one.value == "" {
 					continue
