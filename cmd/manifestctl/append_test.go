@@ -156,10 +156,14 @@ func watchTag(t *testing.T, tag string) (stop func() int) {
 			}
 		}
 	}()
-	return func() int {
+	end := func() {
 		cancel()
 		<-done
 		client.Close()
+	}
+	t.Cleanup(end) // of a test that failed before: it must not be told of more
+	return func() int {
+		end()
 		return len(seen)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,16 +171,16 @@ func TestAuth_C04_tokenExpiresDuringUpload(t *testing.T) {
 
 func TestAuth_C01_401ForEver(t *testing.T) {
 	f := newFake(t)
-	fetches := 0
+	var fetches atomic.Int64
 	f.when("", "/v2/", 0, status(401, "UNAUTHORIZED", "WWW-Authenticate", `Bearer realm="http://`+f.host+`/token",service="s",scope="repository:app:pull"`))
 	f.when("", "/token", 0, func(w http.ResponseWriter, r *http.Request) bool {
-		fetches++
+		fetches.Add(1)
 		fmt.Fprint(w, `{"access_token":"x"}`)
 		return true
 	})
 	_, _, err := client(registry.Options{Keychain: someone}).Manifest(t.Context(), mustParse(t, f.host+"/app:1"))
 	require.ErrorIs(t, err, registry.ErrDenied)
-	assert.LessOrEqual(t, fetches, 2)
+	assert.LessOrEqual(t, fetches.Load(), int64(2))
 	assert.Contains(t, err.Error(), "/token")
 	assert.Contains(t, err.Error(), "repository:app:pull")
 	assert.Contains(t, err.Error(), f.host+"/app:1")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -32,18 +33,17 @@ func TestReferrers_B24(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			n := 0
+			var asked atomic.Int64
 			f.when("", "", 0, func(w http.ResponseWriter, _ *http.Request) bool {
-				n++
 				w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-				w.Header().Set("Link", tc.link(n))
+				w.Header().Set("Link", tc.link(int(asked.Add(1))))
 				fmt.Fprintf(w, `{"schemaVersion":2,"manifests":[%s]}`, strings.TrimSuffix(strings.Repeat(entry+",", tc.entries), ","))
 				return true
 			})
 			_, _, err := client(registry.Options{Keychain: someone}).Referrers(t.Context(), mustParse(t, f.host+"/app"), d)
 			require.Error(t, err)
 			assert.Contains(t, err.Error(), tc.text)
-			assert.LessOrEqual(t, n, tc.most)
+			assert.LessOrEqual(t, int(asked.Load()), tc.most)
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -50,11 +51,10 @@ func TestTags_C25(t *testing.T) {
 	})
 	t.Run("without end", func(t *testing.T) {
 		f := newFake(t)
-		n := 0
+		var asked atomic.Int64
 		f.when("", "", 0, func(w http.ResponseWriter, r *http.Request) bool {
-			n++
 			many := `["` + strings.Repeat("x", 100) + `"` + strings.Repeat(`,"`+strings.Repeat("y", 100)+`"`, 9999) + "]"
-			return page(fmt.Sprintf(`</v2/app/tags/list?last=%d>; rel="next"`, n), many)(w, r)
+			return page(fmt.Sprintf(`</v2/app/tags/list?last=%d>; rel="next"`, asked.Add(1)), many)(w, r)
 		})
 		c := client(registry.Options{})
 		c.SetMaxTags(50_000)

@@ -85,6 +85,13 @@ type acknowledged struct {
 	tags  map[string]map[string]bool // REPO:TAG: the last manifest that was acknowledged, and any on its way since
 }
 
+// any reports whether there is a promise.
+func (k *acknowledged) any() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.blobs) > 0
+}
+
 // pushAll pushes images until the registry is gone.
 func (k *acknowledged) pushAll(a api, repo string, round int) {
 	try := func(method, path string, body []byte, header ...string) (int, http.Header) {
@@ -183,6 +190,9 @@ func TestCrash_F19_D06_kill9(t *testing.T) {
 					wg.Go(func() { k.pushAll(a, repo, round) })
 				}
 				time.Sleep(time.Duration(20+rand.IntN(250)) * time.Millisecond)
+				if round == rounds-1 {
+					require.Eventually(t, k.any, time.Minute, 10*time.Millisecond, "nothing is pushed")
+				}
 				require.NoError(t, cmd.Process.Kill())
 				wg.Wait()
 				_ = cmd.Wait()

@@ -140,7 +140,7 @@ func TestLimits_sizes(t *testing.T) {
 func TestTimeouts_F04_silence(t *testing.T) {
 	run := running(t, serve.Options{
 		Dir:      t.TempDir(),
-		Timeouts: serve.Timeouts{Header: 300 * time.Millisecond, Body: time.Second, Idle: 300 * time.Millisecond},
+		Timeouts: serve.Timeouts{Header: 300 * time.Millisecond, Body: 2 * time.Second, Idle: 300 * time.Millisecond},
 	})
 	for name, request := range map[string]string{
 		"nothing":                          "",
@@ -173,8 +173,8 @@ func TestTimeouts_F04_silence(t *testing.T) {
 		body := strings.Repeat("x", 12)
 		_, err = fmt.Fprintf(conn, "POST /v2/app/blobs/uploads/?digest=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n", digest.FromString(body))
 		require.NoError(t, err)
-		for range 12 { // three times as long as silence may last
-			time.Sleep(250 * time.Millisecond)
+		for range 12 { // twice as long as silence may last
+			time.Sleep(350 * time.Millisecond)
 			_, err = io.WriteString(conn, "x")
 			require.NoError(t, err)
 		}

@@ -59,9 +59,9 @@ func (m memory) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClose
 // counter passes requests on, and counts, delays or refuses them.
 type counter struct {
 	http.Handler
-	delay time.Duration
 
 	counting sync.Mutex
+	delay    time.Duration
 	lines    []string // "GET manifests"
 	hook     func(w http.ResponseWriter, r *http.Request) bool
 	now      int // requests that are under way
@@ -78,7 +78,7 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.counting.Lock()
 	c.lines = append(c.lines, line)
-	hook := c.hook
+	hook, delay := c.hook, c.delay
 	c.now++
 	c.most = max(c.most, c.now)
 	c.counting.Unlock()
@@ -87,7 +87,7 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer c.counting.Unlock()
 		c.now--
 	}()
-	time.Sleep(c.delay)
+	time.Sleep(delay)
 	if hook == nil || !hook(w, r) {
 		c.Handler.ServeHTTP(w, r)
 	}
@@ -106,6 +106,12 @@ func (c *counter) setHook(h func(w http.ResponseWriter, r *http.Request) bool) {
 	c.counting.Lock()
 	defer c.counting.Unlock()
 	c.hook = h
+}
+
+func (c *counter) setDelay(d time.Duration) {
+	c.counting.Lock()
+	defer c.counting.Unlock()
+	c.delay = d
 }
 
 // atOnce is the most requests that were under way at one time since reset.

@@ -272,7 +272,7 @@ func TestMerge_requests(t *testing.T) {
 					put(t, env, image(fmt.Sprintf("linux/arch%d", i), "x"), r)
 					refs = append(refs, r)
 				}
-				c.delay = 20 * time.Millisecond
+				c.setDelay(20 * time.Millisecond)
 				env = newEnv(t)
 				c.reset()
 				got, _ := mustMerge(t, env, at(t, "%s/app:all", host), MergeOptions{}, refs...)
@@ -282,7 +282,7 @@ func TestMerge_requests(t *testing.T) {
 				assert.EqualValues(t, 2*n+1, got.Requests)
 				assert.Equal(t, 1, countOf(lines, "PUT manifests"))
 
-				c.delay = 0
+				c.setDelay(0)
 				tags := []ref.Ref{at(t, "%s/app:a", host), at(t, "%s/app:b", host), at(t, "%s/app:c", host)}
 				_, err := Merge(t.Context(), env, tags, sourcesOf(refs...), MergeOptions{})
 				require.NoError(t, err)
