@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -127,17 +129,48 @@ func TestPushBlob_asideCutFile(t *testing.T) {
 	assert.LessOrEqual(t, f.count("PUT", testregistry.Uploads), 1)
 }
 
-// TestPushBlob_C18_aside: what a cut connection has lost is read and sent in pieces.
+// TestPushBlob_C18_aside: what a registry did not take is read and sent in pieces.
 func TestPushBlob_C18_aside(t *testing.T) {
+	for name, rules := range map[string]func(f *fake){
+		"cut": func(f *fake) { f.When("PUT", testregistry.Uploads, 1, testregistry.CutUpload(300<<10)) },
+		"cut at once": func(f *fake) {
+			f.when("PUT", testregistry.Uploads, 1, reset)
+		},
+		"answered before its end": func(f *fake) {
+			f.when("PUT", testregistry.Uploads, 0, func(w http.ResponseWriter, r *http.Request) bool {
+				return r.ContentLength > 1<<20 && status(413, "")(w, r)
+			})
+		},
+		"an outage": func(f *fake) { f.when("PUT", testregistry.Uploads, 1, status(502, "")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			rules(f)
+			c := client(registry.Options{ChunkSize: 1 << 20})
+			desc, b := randomBlob(t, 5<<20)
+			open, _, _, _ := asideOf(t, b, believe)
+			_, err := c.PushBlob(t.Context(), mustParse(t, f.host+"/app:1"), desc, open, nil)
+			require.NoError(t, err)
+			assert.True(t, f.holds("app", b))
+			assert.Equal(t, 1, f.count("POST", testregistry.Uploads), "the session went on")
+		})
+	}
+}
+
+// TestPushBlob_C04_aside: a token that ends while a blob is sent is asked for anew, and the blob sent again.
+func TestPushBlob_C04_aside(t *testing.T) {
 	f := newFake(t)
-	f.When("PUT", testregistry.Uploads, 1, testregistry.CutUpload(300<<10))
-	c := client(registry.Options{ChunkSize: 256 << 10})
-	desc, b := randomBlob(t, 9<<20)
+	g := newGuard(f, "http")
+	c := client(registry.Options{})
+	desc, b := randomBlob(t, 5<<20)
 	open, _, _, _ := asideOf(t, b, believe)
-	_, err := c.PushBlob(t.Context(), mustParse(t, f.host+"/app:1"), desc, open, nil)
+	var once sync.Once
+	_, err := c.PushBlob(t.Context(), mustParse(t, f.host+"/app:1"), desc, func(ctx context.Context) (io.ReadCloser, error) {
+		once.Do(g.revokeAll) // between the POST and the PUT
+		return open(ctx)
+	}, nil)
 	require.NoError(t, err)
 	assert.True(t, f.holds("app", b))
-	assert.Equal(t, 1, f.count("POST", testregistry.Uploads), "the session went on")
 }
 
 func TestPushBlob_asideNotUnderTLS(t *testing.T) {
