@@ -63,6 +63,8 @@ type Options struct {
 	DiffID digest.Digest
 	// NoDigest leaves it empty in both results: the caller, whose writer computes it, fills it in.
 	NoDigest bool
+	// Hold is that of [layer.ScanOptions].
+	Hold int
 	// Spool is the directory for temporary files; "" is the system's.
 	Spool string
 }
@@ -70,7 +72,7 @@ type Options struct {
 // Read reads a layer's uncompressed tar: its table of contents, and what its files say.
 func Read(ctx context.Context, r io.Reader, o Options) (*layer.TOC, *Layer, error) {
 	c := collector{out: &Layer{Files: []File{}}, spool: o.Spool, buf: make([]byte, 64<<10)}
-	toc, err := layer.Scan(ctx, r, layer.ScanOptions{Limits: o.Limits, DiffID: o.DiffID, NoDigest: o.NoDigest, Visit: c.visit})
+	toc, err := layer.Scan(ctx, r, layer.ScanOptions{Limits: o.Limits, DiffID: o.DiffID, NoDigest: o.NoDigest, Hold: o.Hold, Visit: c.visit})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -18,6 +18,8 @@ type TOC struct {
 	DiffID  digest.Digest `json:"diffID"`
 	Size    int64         `json:"size"` // of the uncompressed tar
 	Entries []Entry       `json:"entries"`
+
+	encoded *tocEncoder // the entries, when there are more than were to be held
 }
 
 // Entry is one member of a layer. Names are clean, slash separated and relative
@@ -65,6 +67,9 @@ type ScanOptions struct {
 	DiffID digest.Digest
 	// NoDigest leaves it empty: the caller's writer computes it.
 	NoDigest bool
+	// Hold is how many entries the table may have for it to have them: of a larger one Entries is nil, and all that can be done
+	// with it is Pack. 0: any number.
+	Hold int
 	// Visit is called for every entry, in order, and for a regular file with its data as it is in the archive: of a sparse file
 	// the pieces only. Both are valid until it returns. What it leaves unread is skipped.
 	Visit func(e *Entry, packed Packed) error
@@ -92,7 +97,7 @@ func Scan(ctx context.Context, r io.Reader, o ScanOptions) (*TOC, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.Entries = append(t.Entries, *e)
+		t.append(e, o.Hold)
 		if o.Visit != nil {
 			var data Packed
 			if e.Type == tar.TypeReg && !e.Whiteout && !e.Opaque {
@@ -108,6 +113,30 @@ func Scan(ctx context.Context, r io.Reader, o ScanOptions) (*TOC, error) {
 		t.DiffID = digest.NewDigest(digest.SHA256, h)
 	}
 	return t, nil
+}
+
+// append adds an entry. Of more than hold only the encoded form is kept.
+func (t *TOC) append(e *Entry, hold int) {
+	if t.encoded == nil && hold > 0 && len(t.Entries) == hold {
+		t.encoded = &tocEncoder{}
+		for i := range t.Entries {
+			t.encoded.add(&t.Entries[i])
+		}
+		t.Entries = nil
+	}
+	if t.encoded != nil {
+		t.encoded.add(e)
+		return
+	}
+	t.Entries = append(t.Entries, *e)
+}
+
+// Len is how many entries the table has, held or not.
+func (t *TOC) Len() int {
+	if t.encoded != nil {
+		return t.encoded.n
+	}
+	return len(t.Entries)
 }
 
 // Duplicates returns the names that more than one entry gives, sorted. The last

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"encoding/json"
 	"testing"
 
@@ -28,4 +29,29 @@ func TestPackedTables(t *testing.T) {
 	}
 	_, err := UnpackTOC(nil)
 	require.ErrorIs(t, err, ErrInvalid)
+}
+
+// A table that is too large to be held is kept as if it had been.
+func TestATableThatIsNotHeld(t *testing.T) {
+	data := manyFiles(t, 300)
+	whole := readTOC(t, data)
+	want, err := whole.Pack()
+	require.NoError(t, err)
+	n := len(whole.Entries)
+	for hold, held := range map[int]bool{0: true, 1: false, n - 1: false, n: true, n + 1: true} {
+		visited := 0
+		toc, err := Scan(t.Context(), bytes.NewReader(data), ScanOptions{Hold: hold, Visit: func(*Entry, Packed) error { visited++; return nil }})
+		require.NoError(t, err)
+		assert.Equal(t, n, visited)
+		assert.Equal(t, n, toc.Len())
+		assert.Equal(t, held, toc.Entries != nil, "hold %d of %d", hold, n)
+		got, err := toc.Pack()
+		require.NoError(t, err)
+		assert.Equal(t, want, got, "hold %d of %d", hold, n)
+		text, err := json.Marshal(toc)
+		require.NoError(t, err)
+		again, err := UnpackTOC(text)
+		require.NoError(t, err)
+		assert.Equal(t, whole, again)
+	}
 }

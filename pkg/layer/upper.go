@@ -32,8 +32,8 @@ type Place struct {
 	parent *Place
 	kids   map[string]*Place // those that were looked at
 	orig   *node             // what the base has here, also when it was removed
-	hidden bool              // what the base has below was removed
 	file   *upperFile        // what is here; nil: nothing
+	hidden bool              // what the base has below was removed
 	done   bool              // WriteTo: it is in the layer
 }
 

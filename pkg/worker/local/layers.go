@@ -37,7 +37,7 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 	var toc *layer.TOC
 	var said *facts.Layer
 	f.add(func(r io.Reader) (err error) {
-		if toc, said, err = w.read(ctx, r, true); err != nil {
+		if toc, said, err = w.read(ctx, r, true, recentTable); err != nil {
 			err = fmt.Errorf("reading back the layer: %w", err)
 		}
 		return err
@@ -77,14 +77,14 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 // facts keeps what the files of layers say, gathered in the pass that makes or pulls them.
 func (w *Worker) facts() facts.Cache { return facts.Cache{Store: w.o.Store} }
 
-// read reads a layer's table of contents and, unless nobody wants them, its facts. With noDigest
-// their DiffIDs are left to the caller.
-func (w *Worker) read(ctx context.Context, r io.Reader, noDigest bool) (*layer.TOC, *facts.Layer, error) {
+// read reads a layer's table of contents and, unless nobody wants them, its facts. With noDigest their DiffIDs are left to the
+// caller. Of more than hold entries, if that is not 0, the table holds only what is kept of it.
+func (w *Worker) read(ctx context.Context, r io.Reader, noDigest bool, hold int) (*layer.TOC, *facts.Layer, error) {
 	if w.o.NoFacts {
-		toc, err := layer.Scan(ctx, r, layer.ScanOptions{NoDigest: noDigest})
+		toc, err := layer.Scan(ctx, r, layer.ScanOptions{NoDigest: noDigest, Hold: hold})
 		return toc, nil, err
 	}
-	return facts.Read(ctx, r, facts.Options{NoDigest: noDigest})
+	return facts.Read(ctx, r, facts.Options{NoDigest: noDigest, Hold: hold})
 }
 
 func (w *Worker) putTOC(toc *layer.TOC) error {
@@ -148,7 +148,7 @@ func (r *recentTOCs) get(d digest.Digest) *layer.TOC {
 }
 
 func (r *recentTOCs) put(toc *layer.TOC) {
-	n := len(toc.Entries)
+	n := toc.Len()
 	if n > recentTable {
 		return
 	}

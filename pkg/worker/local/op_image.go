@@ -214,7 +214,7 @@ func (w *Worker) fetch(ctx context.Context, blob io.ReadCloser, desc ocispec.Des
 	if err != nil {
 		return nil, nil, err
 	}
-	toc, said, err := w.read(ctx, tar, false)
+	toc, said, err := w.read(ctx, tar, false, 0)
 	if err := errors.Join(err, tar.Close()); err != nil {
 		return nil, nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -24,6 +25,28 @@ type virtuals struct {
 	files map[digest.Digest]*source.Files
 	sums  map[string]*source.Sums // by absolute directory
 	dirs  map[string]*sourceDir   // by context
+	gc    sync.Once               // a tree is large
+	gcWas int                     // 0: it was left as it was
+}
+
+// largeTree is the number of files from which what is known of them is most of the memory: it stays until the end, and the
+// collector lets only largeTreeGC percent more come to it.
+const (
+	largeTree   = 20_000
+	largeTreeGC = 25
+	defaultGC   = 100
+)
+
+// saveMemory makes the collector run more often, unless somebody has said how often it is to run.
+func (w *Worker) saveMemory() {
+	was := debug.SetGCPercent(largeTreeGC)
+	if was != defaultGC {
+		debug.SetGCPercent(was)
+		return
+	}
+	w.virtual.mu.Lock()
+	defer w.virtual.mu.Unlock()
+	w.virtual.gcWas = was
 }
 
 func (v *virtuals) get(d digest.Digest) *source.Files {
@@ -57,6 +80,9 @@ func (w *Worker) sumsOf(dir string) *source.Sums {
 func (w *Worker) closeVirtual() error {
 	w.virtual.mu.Lock()
 	defer w.virtual.mu.Unlock()
+	if w.virtual.gcWas != 0 {
+		debug.SetGCPercent(w.virtual.gcWas)
+	}
 	var errs []error
 	for dir, s := range w.virtual.sums {
 		data, changed, err := s.Save()
@@ -90,6 +116,9 @@ func (w *Worker) files(ctx context.Context, op graph.Local) (solve.Result, error
 	f, err := source.OpenFiles(ctx, root, source.FilesOptions{Include: op.Include, Exclude: op.Exclude, Follow: op.Follow}, w.sumsOf(dir))
 	if err != nil {
 		return solve.Result{}, errors.Join(fmt.Errorf("build context %q: %w", op.Context, err), root.Close())
+	}
+	if len(f.TOC.Entries) > largeTree {
+		w.virtual.gc.Do(w.saveMemory)
 	}
 	id := digestOf("virtual", digest.FromString(dir), f.TOC.DiffID)
 	w.virtual.mu.Lock()
