@@ -83,6 +83,17 @@ func ReadOwners(dir string) (map[string]Owner, error) {
 	return owners, nil
 }
 
+// RenameTree renames a tree with its sidecar.
+func RenameTree(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	if err := os.Rename(OwnersFile(from), OwnersFile(to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // WriteOwners writes the sidecar of the tree at dir, sorted, by rename; an empty map removes it.
 func WriteOwners(dir string, owners map[string]Owner) error {
 	name := OwnersFile(dir)

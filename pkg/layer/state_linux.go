@@ -35,11 +35,11 @@ type fileState struct {
 // file that changed that shortly before the state was read may change again without showing it.
 const coarse = 10 * time.Millisecond
 
-// ReadState reads the state of the tree at dir, in which files have their real ids. Nobody may change it meanwhile.
+// ReadState reads the state of the tree at dir, which has owners as own says. Nobody may change it meanwhile.
 //
 // Files of several names become as many files: an overlay, which layers are defined by, has a change through one
 // name of a lower file show through that name only.
-func ReadState(ctx context.Context, dir string) (*State, error) {
+func ReadState(ctx context.Context, dir string, own Ownership) (*State, error) {
 	fd, err := openat(unix.AT_FDCWD, dir, dirFlags, 0)
 	if err != nil {
 		return nil, fmt.Errorf("reading %q: %w", dir, err)
@@ -52,7 +52,7 @@ func ReadState(ctx context.Context, dir string) (*State, error) {
 	r := &stateReader{
 		d: &differ{
 			ctx: ctx, euid: uint32(unix.Geteuid()), names: make([]byte, 4096),
-			o: DiffOptions{Ownership: OwnIDs, BaseOwners: func(name string) (Owner, bool) { o, ok := owners[name]; return o, ok }},
+			o: DiffOptions{Ownership: own, BaseOwners: func(name string) (Owner, bool) { o, ok := owners[name]; return o, ok }},
 		},
 		s: &State{files: map[string]fileState{}, names: map[string][]string{}},
 	}

@@ -38,7 +38,7 @@ func TestState(t *testing.T) {
 	for _, name := range []string{"there-and-back", "put-back", "linked"} {
 		base[name] = "12345"
 	}
-	before, err := ReadState(context.Background(), u.dir)
+	before, err := ReadState(context.Background(), u.dir, OwnIDs)
 	require.NoError(t, err)
 	var st unix.Stat_t
 	require.NoError(t, unix.Lstat(u.path("same"), &st))
@@ -107,7 +107,7 @@ func TestStateCoarse(t *testing.T) {
 	u := upper{t, filepath.Join(t.TempDir(), "tree")}
 	require.NoError(t, os.Mkdir(u.dir, 0o755))
 	u.file("f", "1", 0o644)
-	s, err := ReadState(context.Background(), u.dir)
+	s, err := ReadState(context.Background(), u.dir, OwnIDs)
 	require.NoError(t, err)
 	var st unix.Stat_t
 	require.NoError(t, unix.Lstat(u.path("f"), &st))

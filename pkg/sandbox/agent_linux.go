@@ -68,6 +68,7 @@ func Main() {
 type server struct {
 	codec  *codec
 	mode   Mode
+	single bool                      // files belong to one uid, other owners are recorded
 	mapped int64                     // ids from 0 on that exist here
 	home   int                       // our mount namespace
 	binfmt int                       // our binfmt_misc instance: its handlers live as long as this descriptor; -1 without
@@ -149,7 +150,7 @@ func (s *server) handle(ctx context.Context, req request, fds []int) reply {
 
 // hello sets the agent up. Until it comes, the ids may not be mapped.
 func (s *server) hello(h *hello, r *reply) error {
-	s.mode, s.mapped = h.Mode, h.MapSize
+	s.mode, s.mapped, s.single = h.Mode, h.MapSize, h.Mode == ModeSingle || h.Recorded
 	// A signal to all processes of a service or a job is the parent's to act on. Ignoring signals would be inherited by
 	// the steps, so they are taken and dropped.
 	signal.Notify(make(chan os.Signal, 1))
@@ -293,7 +294,7 @@ func (s *server) unpack(ctx context.Context, req request, fd int) error {
 }
 
 func (s *server) ownership() layer.Ownership {
-	if s.mode == ModeSingle {
+	if s.single {
 		return layer.OwnXattr
 	}
 	return layer.OwnIDs

@@ -98,7 +98,7 @@ func (st *step) outcome(ws unix.WaitStatus) *ExitError {
 
 // credential is who the step's process is, where ids are real; nil: root, as its parent.
 func (st *step) credential() *syscall.Credential {
-	if st.Account.UID == 0 && st.Account.GID == 0 && (len(st.Account.Groups) == 0 || st.srv.mode == ModeSingle) {
+	if st.Account.UID == 0 && st.Account.GID == 0 && (len(st.Account.Groups) == 0 || st.srv.single) {
 		return nil
 	}
 	return &syscall.Credential{Uid: uint32(st.Account.UID), Gid: uint32(st.Account.GID), Groups: groups32(st.Account.Groups)}

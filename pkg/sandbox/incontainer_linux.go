@@ -126,9 +126,6 @@ func newSwap(o Options) (*rootSwap, error) {
 		return nil, fmt.Errorf("%w: steps in place need a root file system that can be written to: %w: %s", ErrHost, err, mendRoot(err))
 	}
 	w := &rootSwap{root: "/", keep: points}
-	if missing := missingOf(ownerCaps); len(missing) > 0 {
-		return nil, fmt.Errorf("%w: steps in place need capabilities for owners and users that are missing here: %s", ErrHost, strings.Join(missing, ", "))
-	}
 	for _, name := range o.Keep {
 		real, err := filepath.EvalSymlinks(name)
 		if err != nil {

@@ -25,7 +25,14 @@ import (
 // inPlace moves the tree in, runs the process, and moves the tree out.
 func (st *step) inPlace() (exit *ExitError, err error) {
 	w := st.srv.swap
+	if st.srv.single {
+		a := st.Account
+		if st.super, err = st.srv.newJailSupervisor(st.jail, st.Tree, credsAs(uint32(a.UID), uint32(a.GID), groups32(a.Groups))); err != nil {
+			return nil, err
+		}
+	}
 	if err := w.enter(st.Tree); err != nil {
+		st.super.close()
 		return nil, errors.Join(err, w.leave(st.Tree))
 	}
 	if err = st.namesOfHosts(); err == nil {
@@ -34,9 +41,18 @@ func (st *step) inPlace() (exit *ExitError, err error) {
 		end := <-done
 		exit, err = end.exit, end.err
 	}
+	refused := st.super.close()
 	moved := w.movedMounts()
 	if err := errors.Join(unix.Chdir("/"), w.leave(st.Tree)); err != nil {
 		return exit, fmt.Errorf("giving this container its files back, which are in %s: %w", w.path(swapHome), err)
+	}
+	if st.super != nil && err == nil && exit == nil {
+		if err := st.super.owners.save(st.Tree); err != nil {
+			return nil, err
+		}
+	}
+	if len(refused) > 0 {
+		return exit, fmt.Errorf("%w: %s", ErrOwnership, strings.Join(refused, ", "))
 	}
 	if moved != "" {
 		return exit, fmt.Errorf("%w: the step moved %s away, a mount of this container, which cannot be brought back: start it anew", ErrRootfs, moved)
@@ -117,6 +133,11 @@ func (s *server) helloInPlace(h *hello) error {
 	for _, e := range h.Emulators {
 		if err := copyInto(dir, e.name(), e.Path); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("%w: emulator %s: %w", ErrHost, e.Path, err)
+		}
+	}
+	if s.single {
+		if err := tryJailSupervisor(); err != nil {
+			return fmt.Errorf("%w: capabilities for owners and users are missing (%s), and they cannot be recorded either", err, strings.Join(missingOf(ownerCaps), ", "))
 		}
 	}
 	go s.orphaned()

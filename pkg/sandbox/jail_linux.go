@@ -68,6 +68,7 @@ func (s *server) runJail(w *wireStep, fds []int) (_ *ExitError, err error) {
 	}
 	defer unix.Close(j.hold)
 	st.jail = j
+	st.tree.records = s.single
 	var exit *ExitError
 	if err = st.dress(); err == nil && s.swap != nil {
 		exit, err = st.inPlace()
@@ -411,6 +412,7 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 	}
 	defer limits.close()
 	tr := st.srv.newJailTracer(st.jail)
+	tr.super = st.super
 	attr := forkAttr{files: files, nofile: st.srv.nofile, cred: st.credential(), confine: limits}
 	attr.filter = confineProgram(confinedTables, st.srv.seizes && canTrace, st.HostNet)
 	attr.executed = make(chan error, 1)
@@ -419,10 +421,24 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 	if len(procCalls) > 0 && st.srv.swap == nil { // else there is a real one
 		attr.flags, attr.listen = superviseFlags, procProgram()
 	}
+	if st.super != nil {
+		if err := unix.Fstatfs(st.tree.fd, &st.super.rootfs); err != nil {
+			return nil, fmt.Errorf("looking at the rootfs: %w", err)
+		}
+		attr.cred, attr.flags, attr.listen = nil, superviseFlags, notifyProgram(hostABIs, st.srv.seizes && canTrace)
+	}
 	var procs *procServer
 	attr.ready = func(pid, listener int, errno syscall.Errno) error {
 		st.srv.process.Store(int64(pid))
-		if listener >= 0 && errno == 0 { // else the step has no /proc
+		if st.super != nil {
+			if errno != 0 {
+				return fmt.Errorf("%w: the supervisor's filter: %w", ErrHost, errno)
+			}
+			if err := setLimitOf(pid, 0); err != nil {
+				return fmt.Errorf("%w: prlimit: %w", ErrHost, err)
+			}
+			st.super.start(listener)
+		} else if listener >= 0 && errno == 0 { // else the step has no /proc
 			var err error
 			if procs, err = st.srv.newProcServer(st.jail, listener); err != nil {
 				return err

@@ -229,9 +229,6 @@ func (o *owners) anyNamed() bool {
 func (o *owners) save(upper string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.byName) == 0 {
-		return nil
-	}
 	dir, err := openDir(upper)
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 // plan is how agents get their ids.
 type plan struct {
 	mode       Mode
+	recorded   bool // owners are recorded, as with a single uid: root may give files to nobody
 	uids, gids []span
 	uidTool    string // newuidmap; "" when this process writes the maps
 	gidTool    string
@@ -62,7 +63,7 @@ func newPlan(mode Mode, o Options) (plan, error) {
 			return plan{}, err
 		}
 		uids, gids, err := ownMaps()
-		return plan{mode: ModeInPlace, uids: uids, gids: gids}, err
+		return plan{mode: ModeInPlace, recorded: len(missingOf(ownerCaps)) > 0, uids: uids, gids: gids}, err
 	case ModeChroot:
 		if os.Geteuid() != 0 {
 			return plan{}, fmt.Errorf("%w: chroot is for root only", ErrHost)
@@ -196,6 +197,9 @@ func lookTool(name, path string) (string, error) {
 	return "", fmt.Errorf("%w: no %s: install uidmap (shadow-utils)", ErrHost, name)
 }
 
+// single reports whether all files belong to one uid, and other owners are recorded.
+func (p plan) single() bool { return p.mode == ModeSingle || p.recorded }
+
 // key names mode and map; it is fit for a file's name.
 func (p plan) key() string {
 	h := sha256.New()
@@ -205,7 +209,11 @@ func (p plan) key() string {
 	for _, s := range p.gids {
 		fmt.Fprintln(h, "g", s)
 	}
-	return string(p.mode) + "-" + hex.EncodeToString(h.Sum(nil)[:6])
+	mode := string(p.mode)
+	if p.recorded {
+		mode += "-recorded"
+	}
+	return mode + "-" + hex.EncodeToString(h.Sum(nil)[:6])
 }
 
 // account checks that the ids a step runs as exist in the map, or with a single uid that there is a supervisor.
@@ -214,7 +222,7 @@ func (p plan) account(a layer.Account, supervisor error) error {
 	if name == "" {
 		name = fmt.Sprintf("%d:%d", a.UID, a.GID)
 	}
-	if p.mode == ModeSingle {
+	if p.single() {
 		if (a.UID != 0 || a.GID != 0) && supervisor != nil {
 			return fmt.Errorf("%w: user %s: there is a single uid and no supervisor, so steps can only run as root: %w", ErrOwnership, name, supervisor)
 		}

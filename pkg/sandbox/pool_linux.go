@@ -120,7 +120,7 @@ func (p *Pool) Mode() Mode { return p.plan.mode }
 
 // Ownership is how trees made by Unpack and Run keep owners.
 func (p *Pool) Ownership() layer.Ownership {
-	if p.plan.mode == ModeSingle {
+	if p.plan.single() {
 		return layer.OwnXattr
 	}
 	return layer.OwnIDs

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -143,7 +144,7 @@ func chrootRung(ctx context.Context, o Options) (Rung, *Pool) {
 
 // inPlaceRung says whether steps could have the root of this container, and tries it only when that is asked for.
 func inPlaceRung(ctx context.Context, o Options, others bool) (Rung, *Pool) {
-	r := Rung{Name: rungInPlace, Mend: "root of a container, with the capabilities CHOWN, DAC_OVERRIDE, FOWNER, SETUID and SETGID and a root file system that can be written to"}
+	r := Rung{Name: rungInPlace, Mend: "root of a container with a root file system that can be written to"}
 	if o.Mode != ModeInPlace {
 		if _, err := newSwap(o); err != nil {
 			r.Detail, r.Err = "no step can run in place of what this container has in /", errText(err)
@@ -165,6 +166,9 @@ func inPlaceRung(ctx context.Context, o Options, others bool) (Rung, *Pool) {
 	}
 	r.OK, r.Mend = true, ""
 	r.Detail = "the same layers; while a step runs, all that this container has in / is put aside, and what is mounted there can be reached"
+	if missing := missingOf(ownerCaps); len(missing) > 0 {
+		r.Detail += "; owners and users are recorded, as the capabilities " + strings.Join(missing, ", ") + " are missing, and what needs DAC_OVERRIDE of root's own files fails"
+	}
 	if p.restored {
 		r.Detail += "; a build that was killed had left a step's files here, and this container has its own back"
 	}

@@ -33,7 +33,7 @@ func fixes() []Fix {
 		}
 		out = append(out, Fix{Where: "cri-o, openshift", Do: "capabilities.add: [" + strings.Join(caps, ", ") + "]"})
 	}
-	if caps := missingCaps(); root && len(caps) > 0 && len(missingOf(ownerCaps)) == 0 {
+	if caps := missingCaps(); root && len(caps) > 0 {
 		out = append(out, Fix{Where: "here", Do: "--executor inplace: a step gets this container's own root file system, whose files are put aside meanwhile"})
 	}
 	if !root && profile {

@@ -113,7 +113,7 @@ func (p *Pool) start(ctx context.Context) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &hello{Emulation: p.o.Emulation, Mode: p.plan.mode, MapSize: min(reach(p.plan.uids), reach(p.plan.gids))}
+	h := &hello{Emulation: p.o.Emulation, Mode: p.plan.mode, Recorded: p.plan.recorded, MapSize: min(reach(p.plan.uids), reach(p.plan.gids))}
 	if p.swap != nil {
 		h.Keep = p.swap.keep
 	}

@@ -49,6 +49,9 @@ func (t *taskCreds) of(s *supervisor, c *call) creds {
 
 // slackOf is the index in a task's timer slack.
 func (s *supervisor) slackOf(c *call) int {
+	if s.jail != nil {
+		return s.limitOf(c)
+	}
 	fd, err := unix.Openat(s.proc, c.tid+"/timerslack_ns", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0
@@ -80,14 +83,17 @@ func (s *supervisor) become(c *call, n creds) error {
 	if !s.alive(c) {
 		return unix.ESRCH
 	}
+	if i != 0 {
+		t.changed.Store(true)
+	}
+	if s.jail != nil {
+		return setLimitOf(int(c.n.pid), i)
+	}
 	fd, err := unix.Openat(s.proc, c.tid+"/timerslack_ns", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return unix.EPERM
 	}
 	defer unix.Close(fd)
-	if i != 0 {
-		t.changed.Store(true)
-	}
 	if _, err := unix.Write(fd, strconv.AppendInt(nil, int64(baseSlack+i), 10)); err != nil {
 		return unix.EPERM
 	}

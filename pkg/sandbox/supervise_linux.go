@@ -183,7 +183,9 @@ func (s *supervisor) serve() {
 	defer close(s.done)
 	// A thread of its own: its root and directory change (resolveExact), and files are made with no umask.
 	runtime.LockOSThread() // never unlocked
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+	if s.jail != nil {
+		// Its root does not change, the step has its own umask by now, and containers' profiles refuse the following.
+	} else if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return // the step's calls fail with ENOSYS once the listener is closed
 	}
 	unix.Umask(0)

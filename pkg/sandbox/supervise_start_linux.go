@@ -138,15 +138,7 @@ func (s *server) trySupervisor() error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the filter ends with the thread
-		prog := []unix.SockFilter{{Code: bpfRet, K: unix.SECCOMP_RET_ALLOW}}
-		fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-		fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, superviseFlags, uintptr(unsafe.Pointer(&fprog))) //nolint:gosec // no wrapper
-		if errno != 0 {
-			done <- fmt.Errorf("%w: seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER): %w", ErrHost, errno)
-			return
-		}
-		unix.Close(int(fd))
-		done <- nil
+		done <- tryListener()
 	}()
 	if err := <-done; err != nil {
 		return err
@@ -167,5 +159,17 @@ func (s *server) trySupervisor() error {
 	if _, err := unix.Write(fd, []byte(strconv.Itoa(baseSlack))); err != nil {
 		return fmt.Errorf("%w: the timer slack of another process: %w", ErrHost, err)
 	}
+	return nil
+}
+
+// tryListener gives the calling thread a filter with a listener, which allows everything.
+func tryListener() error {
+	prog := []unix.SockFilter{{Code: bpfRet, K: unix.SECCOMP_RET_ALLOW}}
+	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, superviseFlags, uintptr(unsafe.Pointer(&fprog))) //nolint:gosec // no wrapper
+	if errno != 0 {
+		return fmt.Errorf("%w: seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER): %w", ErrHost, errno)
+	}
+	unix.Close(int(fd))
 	return nil
 }

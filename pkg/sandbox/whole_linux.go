@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/manifestctl/manifestctl/pkg/layer"
 )
@@ -28,7 +27,7 @@ func (p *Pool) runWhole(ctx context.Context, s Step, ws *wireStep) error {
 	var before *layer.State
 	if s.Diff != nil {
 		var err error
-		if before, err = layer.ReadState(ctx, s.Tree); err != nil {
+		if before, err = layer.ReadState(ctx, s.Tree, p.Ownership()); err != nil {
 			return err
 		}
 	}
@@ -42,14 +41,14 @@ func (p *Pool) runWhole(ctx context.Context, s Step, ws *wireStep) error {
 	}
 	if s.Diff != nil {
 		err := layer.Diff(ctx, s.Tree, s.Diff, layer.DiffOptions{
-			Ownership: layer.OwnIDs, Clamp: s.Clamp, Before: before, Content: s.Content,
+			Ownership: p.Ownership(), Clamp: s.Clamp, Before: before, Content: s.Content,
 		})
 		if err != nil {
 			return err
 		}
 	}
 	if s.Keep != "" && s.Keep != s.Tree {
-		if err := os.Rename(s.Tree, s.Keep); err != nil {
+		if err := layer.RenameTree(s.Tree, s.Keep); err != nil {
 			return fmt.Errorf("keeping the tree: %w", err)
 		}
 	}

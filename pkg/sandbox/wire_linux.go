@@ -41,6 +41,7 @@ type request struct {
 // hello is the first request: how the agent is to be set up.
 type hello struct {
 	Mode      Mode
+	Recorded  bool     // owners are recorded, because root may give files to nobody
 	Handlers  []string // lines for register
 	Emulators []emulator
 	Emulation emulate.Mode

@@ -56,7 +56,7 @@ func (s *snapshots) take(ctx context.Context, layers []solve.Layer, tree string)
 		taken := tree + ".taken"
 		switch err := os.Rename(s.path(chainIDs(layers)[len(layers)-1]), taken); {
 		case err == nil:
-			if err := os.Rename(filepath.Join(taken, "fs"), tree); err == nil {
+			if err := layer.RenameTree(filepath.Join(taken, "fs"), tree); err == nil {
 				return s.pool.Remove(ctx, taken)
 			}
 		case !errors.Is(err, fs.ErrNotExist):
