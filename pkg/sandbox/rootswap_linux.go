@@ -159,6 +159,8 @@ func (w *rootSwap) leave(tree string) error {
 	err := w.gatherTo(tree)
 	if err != nil {
 		err = fmt.Errorf("moving the step's files out: %w", err)
+	} else {
+		err = w.write(phaseReturn)
 	}
 	_, restoreErr := w.restore() // clears away what was not moved
 	return errors.Join(err, restoreErr)
