@@ -47,7 +47,7 @@ func (o *Opener) openStore(ctx context.Context, r ref.Ref) (Image, error) {
 		img.root = root
 		return img, err
 	}
-	root, err := o.Store.GetRef(r.Familiar())
+	root, err := o.Store.HoldRef(r.Familiar())
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %w; %s", ErrNotFound, err, o.storeNames())
 	}

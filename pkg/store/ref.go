@@ -151,6 +151,25 @@ func (s *Store) GetRef(name string) (ocispec.Descriptor, error) {
 	return r.Desc, nil
 }
 
+// HoldRef is GetRef for who reads what it names: that is leased to this process with all that it reaches, so that a collection
+// leaves it, even when the name means something else by then.
+func (s *Store) HoldRef(name string) (ocispec.Descriptor, error) {
+	leave, err := s.usingToRead()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer leave()
+	desc, err := s.GetRef(name)
+	if err != nil {
+		return desc, err
+	}
+	// What is not there, or not what it should be, its reader will say.
+	if _, err := s.stat(desc.Digest); err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrCorrupt) {
+		return desc, err
+	}
+	return desc, nil
+}
+
 func (s *Store) readRef(file string) (Ref, error) {
 	shown := file
 	if name, ok := unescape(file); ok {
