@@ -85,6 +85,7 @@ func TestNodeRoutes(t *testing.T) {
 		r := ok(t, build(named, trusted, append(login, "--builder", "distrustful")...))
 		assert.Contains(t, r.stderr, "images are sent to it from here")
 		assert.Contains(t, r.stderr, "certificate")
+		assert.Regexp(t, `\[distrustful0 [^]]*2/2\] RUN echo here`, r.stderr, "what is done then is shown")
 		spec := w.dir(t, "spec")
 		require.NoError(t, os.WriteFile(filepath.Join(spec, "rootfs.yaml"), []byte("version: 1\nplatforms: [linux/amd64]\nfrom: "+named+"\nsteps: [{run: 'echo spec > /spec'}]\n"), 0o644))
 		r = ok(t, inside(w.command(trusted, append([]string{"build", "--progress=plain", "--builder", "distrustful", spec}, login...)...)))
