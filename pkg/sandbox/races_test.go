@@ -73,9 +73,14 @@ func TestRaces(t *testing.T) {
 	if testing.Short() {
 		*races = min(*races, 15)
 	}
+	long := *races > 1000
 	*races = (*races + len(variants) - 1) / len(variants)
+	probe(t, runtime.GOARCH)
 	for _, v := range variants {
 		t.Run(v.Name, func(t *testing.T) {
+			if long { // most of a round is waiting
+				t.Parallel()
+			}
 			if !v.Current {
 				testuser.RunAs(t, v, "-races="+strconv.Itoa(*races))
 				return
@@ -237,11 +242,11 @@ func attacked(t testing.TB, b *box, mounts []Mount, verbs []string, f func()) {
 	f()
 }
 
-// raceProc: a step looks for a way out behind every descriptor, root and working directory that /proc shows, while others
-// come and go.
+// raceProc: a step looks for a way out behind every descriptor, root and working directory that /proc shows, while another is
+// there and more come and go.
 func raceProc(t testing.TB, b *box, c *canary) {
 	tried := 0
-	attacked(t, b, nil, []string{"flip", "/bin", "/bin"}, func() {
+	attacked(t, b, nil, []string{"sleep", "36000000"}, func() {
 		rounds(t, c, func(int) {
 			r := b.round(b.step("walkproc", filepath.Join(c.dir, "mark")))
 			require.NoError(t, r.failure, r.err)
