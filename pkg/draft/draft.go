@@ -76,7 +76,7 @@ func (d *Drafts) Get(ctx context.Context, r ref.Ref) (*Draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	desc, err := d.Store.GetRef(name)
+	desc, err := d.Store.HoldRef(name)
 	if err != nil {
 		return nil, err
 	}

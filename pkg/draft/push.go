@@ -44,7 +44,7 @@ func (d *Drafts) Push(ctx context.Context, r ref.Ref, to []ref.Ref, o PushOption
 	if err != nil {
 		return desc, report, err
 	}
-	pinned, err := d.Store.GetRef(name)
+	pinned, err := d.Store.HoldRef(name)
 	if errors.Is(err, store.ErrNotFound) {
 		return desc, report, d.missing(name)
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
-// TestStore_heldWhileRead: an image that was opened by its name is there until its reader ends, though nothing has that name
+// TestStore_D10_heldWhileRead: an image that was opened by its name is there until its reader ends, though nothing has that name
 // by then and a collection comes.
-func TestStore_heldWhileRead(t *testing.T) {
+func TestStore_D10_heldWhileRead(t *testing.T) {
 	c := testimage.Index(testimage.Image("linux/amd64", testimage.Layer(testimage.File("f", "old")).Gzip()))
 	for name, o := range map[string]store.Options{"a reader": {ReadOnly: true}, "a writer": {}} {
 		t.Run(name, func(t *testing.T) {
