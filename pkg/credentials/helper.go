@@ -22,7 +22,7 @@ import (
 // program is the name of a helper's program.
 func program(helper string) string { return "docker-credential-" + helper }
 
-var helperName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+var helperName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
 
 // maxAnswer is the most that is read of a helper, in bytes.
 const maxAnswer = 1 << 20
@@ -103,7 +103,7 @@ var errNothingKept = errors.New("nothing kept")
 // run calls a helper with one of the protocol's verbs and returns what it printed.
 func (k *Keychain) run(ctx context.Context, helper, verb, input string) ([]byte, error) {
 	name := program(helper)
-	if !helperName.MatchString(helper) {
+	if !helperName().MatchString(helper) {
 		return nil, fmt.Errorf("%w: %q is not the name of one", ErrHelper, clip(helper))
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, k.o.HelperTimeout, fmt.Errorf("it did not answer within %s", k.o.HelperTimeout))

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/gofrs/flock"
 )
@@ -44,12 +45,14 @@ func (k *Keychain) target() (path string, docker bool, err error) {
 }
 
 // reName is what a login may be for: a registry, or a part of its namespace.
-var reName = regexp.MustCompile(`^(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*$`)
+var reName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*$`)
+})
 
 // checkName brings the name of a registry or namespace into its normal form.
 func checkName(name string) (string, error) {
 	n := normalise(name)
-	if !reName.MatchString(n) {
+	if !reName().MatchString(n) {
 		return "", fmt.Errorf("%w: %q is not HOST[:PORT] or HOST[:PORT]/NAMESPACE", ErrInvalid, name)
 	}
 	return n, nil

@@ -200,7 +200,7 @@ type onceVersion struct {
 	text string
 }
 
-var versionText = regexp.MustCompile(`version ([0-9][0-9A-Za-z.~+-]*)`)
+var versionText = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`version ([0-9][0-9A-Za-z.~+-]*)`) })
 
 // version asks the emulator at path; "" when it does not say.
 func version(ctx context.Context, path string) string {
@@ -221,7 +221,7 @@ func version(ctx context.Context, path string) string {
 			return
 		}
 		first, _, _ := strings.Cut(string(out), "\n")
-		if m := versionText.FindStringSubmatch(first); m != nil {
+		if m := versionText().FindStringSubmatch(first); m != nil {
 			o.text = m[1]
 		}
 	})

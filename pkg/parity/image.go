@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/manifestctl/manifestctl/pkg/exe"
 	"github.com/manifestctl/manifestctl/pkg/facts"
@@ -66,14 +67,14 @@ func (c *comparison) image(at int, in verify.Input, r *Report) (Summary, error) 
 	}
 	s.Packages = len(installed)
 	for _, p := range installed {
-		c.put(at, Packages, p.Name, rebuild.ReplaceAllString(p.Version, ""))
+		c.put(at, Packages, p.Name, rebuild().ReplaceAllString(p.Version, ""))
 	}
 	c.config(at, in, names)
 	return s, nil
 }
 
 // rebuild is what Debian appends to the version of a package that was compiled again for one machine only.
-var rebuild = regexp.MustCompile(`\+b[0-9]+$`)
+var rebuild = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\+b[0-9]+$`) })
 
 // file notes one file. Databases and caches that describe the machine's packages differ by nature: they are not compared by size.
 func (c *comparison) file(at int, name string, e *layer.Entry, f *facts.File, names names) {

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -17,10 +18,14 @@ import (
 // The grammar of names, from the distribution specification ("Pulling
 // manifests") and, for hosts, RFC 1123 and RFC 3986.
 var (
-	reRepo   = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	reDomain = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$`)
-	reIPv6   = regexp.MustCompile(`^\[[0-9a-f:]*:[0-9a-f:.]*\]$`)
-	reID     = regexp.MustCompile(`^[a-f0-9]{64}$`)
+	reRepo = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	})
+	reDomain = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$`)
+	})
+	reIPv6 = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\[[0-9a-f:]*:[0-9a-f:.]*\]$`) })
+	reID   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-f0-9]{64}$`) })
 )
 
 // maxName is the most characters of HOST/REPO together: registries cap it there.
@@ -102,7 +107,7 @@ func splitHost(name string) (host, repo string, err error) {
 		return "", "", err
 	}
 	if host == dockerHub {
-		if reID.MatchString(repo) {
+		if reID().MatchString(repo) {
 			return "", "", errors.New("64 hexadecimal digits are an ID, not a repository")
 		}
 		if !strings.Contains(repo, "/") {
@@ -124,7 +129,7 @@ func checkHost(host string) error {
 			return fmt.Errorf("host %q: %q is not a port (1 to 65535)", host, port)
 		}
 	}
-	if !reDomain.MatchString(name) && !reIPv6.MatchString(name) {
+	if !reDomain().MatchString(name) && !reIPv6().MatchString(name) {
 		return fmt.Errorf("%q is not a host: letters, digits, '-' and '.' only (other scripts as xn--...)", name)
 	}
 	return nil
@@ -136,9 +141,9 @@ func checkRepo(repo string) error {
 		return errors.New("the repository is missing")
 	case len(repo) > maxName:
 		return fmt.Errorf("repository is %d characters: at most %d are allowed", len(repo), maxName)
-	case reRepo.MatchString(repo):
+	case reRepo().MatchString(repo):
 		return nil
-	case reRepo.MatchString(strings.ToLower(repo)):
+	case reRepo().MatchString(strings.ToLower(repo)):
 		return fmt.Errorf("repository %q must be lower case", repo)
 	}
 	return fmt.Errorf("repository %q: parts of a-z and 0-9, joined by '.', '_', '__', '-' or '/', are allowed", repo)

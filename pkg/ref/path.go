@@ -4,17 +4,20 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // reDigestLike tells a digest after '@' from a path that holds an '@'.
-var reDigestLike = regexp.MustCompile(`^(?:sha(?:256|384|512):.*|[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,})$`)
+var reDigestLike = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:sha(?:256|384|512):.*|[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,})$`)
+})
 
 // parsePath reads PATH[:TAG][@DIGEST] of a layout or archive. The path may hold
 // colons: the tag is what follows the last one, when it is a tag. "PATH:" is a
 // path whose last colon is not the tag's.
 func parsePath(kind Kind, s string) (Ref, error) {
 	r := Ref{Kind: kind}
-	if at := strings.LastIndexByte(s, '@'); at >= 0 && reDigestLike.MatchString(s[at+1:]) {
+	if at := strings.LastIndexByte(s, '@'); at >= 0 && reDigestLike().MatchString(s[at+1:]) {
 		if kind == DockerArchive {
 			return Ref{}, errors.New("a docker archive names images by tag, not by digest")
 		}

@@ -22,6 +22,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/manifestctl/manifestctl/pkg/platform"
 )
@@ -44,7 +45,7 @@ type Target struct {
 // Kinds are the runtimes, in the order in which they are looked for.
 var Kinds = []string{"docker", "podman", "containerd", "nerdctl", "cri-o"}
 
-var spaces = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`) // containerd, identifiers
+var spaces = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`) }) // containerd, identifiers
 
 // Parse reads a target: "", or a name in [Kinds], for containerd and nerdctl with :NAMESPACE.
 func Parse(s string) (Target, error) {
@@ -59,7 +60,7 @@ func Parse(s string) (Target, error) {
 		return Target{}, fmt.Errorf("%w %.100q: known are %s", ErrInvalid, s, strings.Join(Kinds, ", "))
 	case spaced && name != "containerd" && name != "nerdctl":
 		return Target{}, fmt.Errorf("%w %.100q: only containerd has namespaces", ErrInvalid, s)
-	case spaced && (len(space) > 76 || !spaces.MatchString(space)):
+	case spaced && (len(space) > 76 || !spaces().MatchString(space)):
 		return Target{}, fmt.Errorf("%w %.100q: %q is no namespace of containerd", ErrInvalid, s, space)
 	}
 	return Target{Kind: name, Space: space}, nil

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -149,7 +150,7 @@ func (g *Git) ssh() string {
 	return "ssh -F " + os.DevNull + " -o BatchMode=yes -o StrictHostKeyChecking=" + check + " -o UserKnownHostsFile='" + strings.ReplaceAll(known, "'", `'\''`) + "'"
 }
 
-var commitID = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
+var commitID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`) })
 
 // Resolve asks the remote which commit is meant.
 func (g *Git) Resolve(ctx context.Context) (commit string, err error) {
@@ -162,7 +163,7 @@ func (g *Git) Resolve(ctx context.Context) (commit string, err error) {
 	if g.req.ByCommit {
 		ref = g.req.Checksum
 	}
-	if commitID.MatchString(ref) {
+	if commitID().MatchString(ref) {
 		return ref, g.verify(ref, "")
 	}
 	if ref == "" {
@@ -260,7 +261,7 @@ func (g *Git) Object(ctx context.Context, commit string) ([]byte, error) {
 // fetch gets the commit by its id, or by the ref where the server gives no others.
 func (g *Git) fetch(ctx context.Context, commit string) error {
 	_, err := g.run(ctx, "fetch", "-q", "--no-tags", "--depth=1", "--", "origin", commit)
-	if err == nil || g.req.Ref == "" || commitID.MatchString(g.req.Ref) {
+	if err == nil || g.req.Ref == "" || commitID().MatchString(g.req.Ref) {
 		if err == nil {
 			return nil
 		}

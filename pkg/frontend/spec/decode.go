@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // field is one key of an object: how its value gets into a T.
@@ -143,11 +144,11 @@ func (d *decoder) boolean(n *node, what string) bool {
 	return n.text == "true" || n.text == "True" || n.text == "TRUE"
 }
 
-var decimal = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
+var decimal = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(0|[1-9][0-9]*)$`) })
 
 // number reads a whole number from lowest to highest.
 func (d *decoder) number(n *node, what string, lowest, highest int64) int64 {
-	if n.kind != kindNumber && n.kind != kindString || !decimal.MatchString(n.text) {
+	if n.kind != kindNumber && n.kind != kindString || !decimal().MatchString(n.text) {
 		if n.kind == kindNumber || n.kind == kindString {
 			d.r.at(n, "", "%s must be a whole number, this is %q", what, n.text)
 		} else {
@@ -166,16 +167,16 @@ func (d *decoder) number(n *node, what string, lowest, highest int64) int64 {
 // maxID is the highest user or group id of Linux.
 const maxID = math.MaxUint32 - 1
 
-var octalText = regexp.MustCompile(`^0?[0-7]{3,4}$`)
+var octalText = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^0?[0-7]{3,4}$`) })
 
 // mode reads permission bits: "0755" or 0o755. A bare 0755 means other things to other readers of YAML.
 func (d *decoder) mode(n *node, what string) *uint32 {
 	text := n.text
 	switch {
-	case n.kind == kindString && octalText.MatchString(text):
-	case n.kind == kindNumber && n.octal && octalText.MatchString(text[2:]):
+	case n.kind == kindString && octalText().MatchString(text):
+	case n.kind == kindNumber && n.octal && octalText().MatchString(text[2:]):
 		text = text[2:]
-	case n.kind == kindNumber && octalText.MatchString(text):
+	case n.kind == kindNumber && octalText().MatchString(text):
 		d.r.at(n, `quote it: "0`+trimZeros(text)+`"`, "%s %s is ambiguous: an unquoted number may be read as octal or decimal", what, text)
 		return nil
 	case n.kind == kindString || n.kind == kindNumber:

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/manifestctl/manifestctl/pkg/graph"
 )
@@ -39,7 +40,7 @@ func (d *decoder) ports(n *node) []string {
 		}
 		a, errA := strconv.ParseUint(first, 10, 16)
 		b, errB := strconv.ParseUint(last, 10, 16)
-		if errA != nil || errB != nil || a == 0 || b < a || !decimal.MatchString(first) || !decimal.MatchString(last) ||
+		if errA != nil || errB != nil || a == 0 || b < a || !decimal().MatchString(first) || !decimal().MatchString(last) ||
 			proto != "tcp" && proto != "udp" && proto != "sctp" {
 			d.r.at(item, `a number from 1 to 65535, with a protocol when it is not tcp: "53/udp"`, "%q is not a port", t.s)
 			return
@@ -55,11 +56,11 @@ func (d *decoder) ports(n *node) []string {
 	return out
 }
 
-var signalName = regexp.MustCompile(`^(SIG[A-Z][A-Z0-9]*([+-][0-9]+)?|[1-9][0-9]?)$`)
+var signalName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(SIG[A-Z][A-Z0-9]*([+-][0-9]+)?|[1-9][0-9]?)$`) })
 
 func (d *decoder) signal(n *node) text {
 	t := d.scalar(n, "stop_signal")
-	if t.set() && !signalName.MatchString(t.s) {
+	if t.set() && !signalName().MatchString(t.s) {
 		d.r.at(n, `"SIGTERM", or a number`, "%q is not a signal", t.s)
 		return text{}
 	}
@@ -115,11 +116,11 @@ func (d *decoder) id(n *node, what string) *int64 {
 	return &v
 }
 
-var accountText = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?$`)
+var accountText = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?$`) })
 
 func (d *decoder) accountName(n *node) text {
 	t := d.str(n, "a name")
-	if t.set() && !accountText.MatchString(t.s) {
+	if t.set() && !accountText().MatchString(t.s) {
 		d.r.at(n, "letters, digits, _, - and ., no digit first, at most 32", "%q is not a name of an account", t.s)
 		return text{}
 	}

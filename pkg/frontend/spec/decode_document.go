@@ -125,7 +125,7 @@ func (d *decoder) args(v *document, n *node) {
 	before := d.mistakes()
 	d.pairs(n, "args", func(k, val *node) {
 		switch {
-		case !nameText.MatchString(k.text):
+		case !nameText().MatchString(k.text):
 			d.r.at(k, "letters, digits and _, no digit first", "%q is not a name of an argument", k.text)
 		case isPredefined(k.text) || k.text == "SOURCE_DATE_EPOCH":
 			d.r.at(k, "remove it: it is always there", "argument %s is predefined", k.text)

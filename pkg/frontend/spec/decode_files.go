@@ -183,7 +183,7 @@ const maxTime = 253402300799
 
 // mtime reads seconds since the epoch or RFC 3339.
 func (d *decoder) mtime(n *node) *int64 {
-	if n.kind == kindNumber && decimal.MatchString(n.text) {
+	if n.kind == kindNumber && decimal().MatchString(n.text) {
 		v, err := strconv.ParseInt(n.text, 10, 64)
 		if err == nil && v <= maxTime {
 			return &v

@@ -103,7 +103,7 @@ keys:
 		if m.keys["env"] != nil && m.keys["target"] != nil {
 			d.r.at(m.keys["env"], "make two mounts of it", "a secret is a file or a variable: target and env in one mount")
 		}
-		if m.env.set() && !nameText.MatchString(m.env.s) {
+		if m.env.set() && !nameText().MatchString(m.env.s) {
 			d.r.at(m.env.n, "", "%q is not a name of a variable", m.env.s)
 		}
 	}
@@ -120,7 +120,7 @@ func (d *decoder) size(n *node) int64 {
 		}
 	}
 	v, err := strconv.ParseInt(s, 10, 64)
-	if (n.kind != kindNumber && n.kind != kindString) || !decimal.MatchString(s) || err != nil || v < 1 || v > (1<<62)/factor {
+	if (n.kind != kindNumber && n.kind != kindString) || !decimal().MatchString(s) || err != nil || v < 1 || v > (1<<62)/factor {
 		d.r.at(n, `bytes, or "64m"`, "%q is not a size", clean(n.text))
 		return 0
 	}

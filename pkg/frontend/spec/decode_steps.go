@@ -281,7 +281,7 @@ func account(s string) bool {
 	if s == "" || len(s) > 256 || strings.ContainsAny(s, ": \t\n\r,/\x00") {
 		return false
 	}
-	if decimal.MatchString(s) {
+	if decimal().MatchString(s) {
 		v, err := strconv.ParseUint(s, 10, 64)
 		return err == nil && v <= maxID
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -20,7 +21,7 @@ type part struct {
 	at      *node  // where the name stands
 }
 
-var nameText = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var nameText = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`) })
 
 // parseTemplate splits t and reports what looks like a variable and is none.
 func parseTemplate(r *reporter, t text) *template {
@@ -41,7 +42,7 @@ func parseTemplate(r *reporter, t text) *template {
 				return &template{n: t.n, parts: []part{{literal: t.s}}}
 			}
 			at := from.find("${" + name)
-			if !nameText.MatchString(name) {
+			if !nameText().MatchString(name) {
 				r.at(at, "$${ is a literal ${", "${%s} is not a variable: only ${NAME} is expanded", name)
 				name = ""
 			}
