@@ -33,14 +33,11 @@ type curve struct {
 
 // curves measures how costs grow: each should be a straight line.
 func (b *bench) curves() error {
-	stop, err := b.serve()
+	stop, err := b.serveBase()
 	if err != nil {
 		return err
 	}
 	defer stop()
-	if err := b.base(); err != nil {
-		return err
-	}
 	all := []*curve{
 		{name: "files in the context, copied", unit: "files", points: []int{1_000, 10_000, 100_000, 1_000_000}, log: true, build: filesContext},
 		{name: "steps, `RUN true`", unit: "steps", points: []int{1, 25, 50, 100, 200}, build: b.stepsContext},
