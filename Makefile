@@ -141,7 +141,7 @@ runners: ## docs/runners.md and docs/containers.md: builds on forty kinds of run
 	MANIFESTCTL_RUNNERS=update $(GO) test -count=1 -timeout 20m ./internal/e2e -run 'TestRunners$$|TestContainers$$'
 
 .PHONY: races
-races: ## 10,000 rounds of each race of a step against its set-up and clean-up, a canary beside the store (root for all users; an hour)
+races: ## 10,000 rounds of each race of a step against its set-up and clean-up, a canary beside the store (root for all users; twenty minutes)
 	$(GO) test -count=1 -timeout 180m -v ./pkg/sandbox -run 'TestRaces$$' -races=10000
 
 .PHONY: kills

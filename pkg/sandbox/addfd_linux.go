@@ -12,7 +12,7 @@ import (
 // may have O_CLOEXEC. The calling thread is locked.
 //
 // No signal may come meanwhile. The kernel marks the call as answered, then waits for the task to take the descriptor; if that
-// is interrupted it takes the descriptor back but not the mark (kernel/seccomp.c, linux 5.14 to 6.18 at least), so the task
+// is interrupted it takes the descriptor back but not the mark (seen on Linux 6.18; the flag exists since 5.14), so the task
 // goes on with what the answer was before: the result 0, without an error. It then reads and writes its standard input for the
 // file that it opened. Signals do come: the scheduler of Go sends them, and every stop of a traced task is one.
 func inject(listener int, id uint64, fd, flags int) syscall.Errno {
