@@ -79,7 +79,8 @@ if [ -n "$INPLACE" ]; then
 	build inplace-spec rootfs.yaml --executor inplace
 	build inplace-dockerfile Dockerfile --executor inplace
 	build inplace-pull Pull --executor inplace
-	busybox ls -lAR /bin /usr /etc /tmp | busybox diff /work/before - && echo "== same $(busybox ls -A / | busybox grep -c manifestctl)"
+	busybox ls -lAR /bin /usr /etc /tmp >/work/after
+	busybox diff /work/before /work/after && echo "== same $(busybox ls -A / | busybox grep -c manifestctl)"
 fi
 `
 
