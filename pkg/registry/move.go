@@ -37,7 +37,7 @@ func (c *Client) MoveBlob(ctx context.Context, r ref.Ref, desc ocispec.Descripto
 	}
 	defer unlock()
 
-	u := &upload{c: c, ref: r, desc: desc, open: open}
+	u := &upload{c: c, ref: r, desc: desc}
 	if likely {
 		if mounted, err := u.mount(ctx, from); mounted || err != nil {
 			return Mounted, err
@@ -56,6 +56,8 @@ func (c *Client) MoveBlob(ctx context.Context, r ref.Ref, desc ocispec.Descripto
 		return Mounted, err
 	}
 	u.progress = c.track("pushing", desc.Digest, desc.Size)
+	u.parts = &pieces{open: open, progress: u.progress}
+	defer u.parts.close()
 	return Uploaded, u.run(ctx)
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 
@@ -39,7 +38,7 @@ type upload struct {
 	c        *Client
 	ref      ref.Ref
 	desc     ocispec.Descriptor
-	open     Open
+	parts    *pieces
 	progress *progress
 
 	session  *url.URL // where to send; nil when there is none
@@ -309,7 +308,7 @@ func (u *upload) patch(ctx context.Context) error {
 	rq.once = true
 	rq.header.Set("Content-Type", "application/octet-stream")
 	rq.header.Set("Content-Range", fmt.Sprintf("%d-%d", u.offset, u.offset+n-1))
-	rq.size, rq.body = n, u.source(ctx, u.offset, n)
+	rq.size, rq.body = n, u.part(ctx, u.offset, n)
 	resp, err := u.c.do(ctx, rq)
 	if err != nil {
 		return err
@@ -345,7 +344,7 @@ func (u *upload) put(ctx context.Context, n int64) error {
 	end.RawQuery += "digest=" + url.QueryEscape(u.desc.Digest.String())
 	rq.url, rq.once = &end, true
 	rq.header.Set("Content-Type", "application/octet-stream")
-	rq.size, rq.body = n, u.source(ctx, 0, n)
+	rq.size, rq.body = n, u.part(ctx, 0, n)
 	resp, err := u.c.do(ctx, rq)
 	if err != nil {
 		return err
@@ -361,72 +360,7 @@ func (u *upload) put(ctx context.Context, n int64) error {
 	return nil
 }
 
-// source opens n bytes of the blob from offset on, anew for every attempt.
-func (u *upload) source(ctx context.Context, offset, n int64) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) {
-		if n == 0 {
-			return http.NoBody, nil
-		}
-		rc, err := u.open(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if offset > 0 {
-			if err := skipTo(rc, offset); err != nil {
-				_ = rc.Close()
-				return nil, err
-			}
-		}
-		p := &piece{ReadCloser: rc, left: n, at: offset, progress: u.progress}
-		p.whole = offset+n == u.desc.Size
-		return p, nil
-	}
-}
-
-func skipTo(r io.Reader, offset int64) error {
-	if s, ok := r.(io.Seeker); ok {
-		if _, err := s.Seek(offset, io.SeekStart); err == nil {
-			return nil
-		}
-	}
-	_, err := io.CopyN(io.Discard, r, offset)
-	return err
-}
-
-// piece is a part of a source. The last part reads on to the source's own end,
-// so that a source that verifies itself there has done so.
-type piece struct {
-	io.ReadCloser
-	left, at int64
-	whole    bool
-	progress *progress
-}
-
-// Aside is that of the source, for its last part: only there is a verdict.
-func (p *piece) Aside() (file *os.File, check func(n int64) error) {
-	if a, ok := p.ReadCloser.(Aside); ok && p.whole {
-		return a.Aside()
-	}
-	return nil, nil
-}
-
-// passed notes bytes that were sent without a Read.
-func (p *piece) passed(n int64) {
-	p.left -= n
-	p.at += n
-	p.progress.at(p.at)
-}
-
-func (p *piece) Read(b []byte) (int, error) {
-	if p.left == 0 && !p.whole {
-		return 0, io.EOF
-	}
-	if !p.whole && int64(len(b)) > p.left {
-		b = b[:p.left]
-	}
-	n, err := p.ReadCloser.Read(b)
-	p.left -= int64(n)
-	p.at += int64(n)
-	p.progress.at(p.at)
-	return n, err
+// part opens n bytes of the blob from offset on, for every attempt.
+func (u *upload) part(ctx context.Context, offset, n int64) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return u.parts.from(ctx, offset, n, u.desc.Size) }
 }
