@@ -62,7 +62,7 @@ func run(out string, runs int, only, way string) (err error) {
 	}
 	defer func() { err = errors.Join(err, unmountBelow(dir), os.RemoveAll(dir)) }()
 	b := &bench{dir: dir, bin: filepath.Join(dir, "manifestctl"), runs: runs, way: way}
-	build := exec.Command("go", "build", "-trimpath", "-o", b.bin, "./cmd/manifestctl")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", b.bin, "./cmd/manifestctl") // as make build does
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if err := command(build); err != nil {
 		return err
