@@ -7,6 +7,7 @@ import (
 	_ "crypto/sha512"
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -24,8 +25,7 @@ var (
 	reDomain = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$`)
 	})
-	reIPv6 = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\[[0-9a-f:]*:[0-9a-f:.]*\]$`) })
-	reID   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-f0-9]{64}$`) })
+	reID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-f0-9]{64}$`) })
 )
 
 // maxName is the most characters of HOST/REPO together: registries cap it there.
@@ -129,7 +129,7 @@ func checkHost(host string) error {
 			return fmt.Errorf("host %q: %q is not a port (1 to 65535)", host, port)
 		}
 	}
-	if !reDomain().MatchString(name) && !reIPv6().MatchString(name) {
+	if !reDomain().MatchString(name) && !isIPv6(name) {
 		return fmt.Errorf("%q is not a host: letters, digits, '-' and '.' only (other scripts as xn--...)", name)
 	}
 	return nil
@@ -184,4 +184,12 @@ func parseDigest(s string) (digest.Digest, error) {
 		return "", fmt.Errorf("digest %q: unsupported algorithm (sha256 and sha512 are)", s)
 	}
 	return "", fmt.Errorf("digest %q is not sha256: and 64 hexadecimal digits in lower case, or sha512: and 128", s)
+}
+
+// isIPv6 reports whether a host is an address in brackets (RFC 3986, section 3.2.2), without a zone.
+func isIPv6(host string) bool {
+	in, open := strings.CutPrefix(host, "[")
+	in, shut := strings.CutSuffix(in, "]")
+	a, err := netip.ParseAddr(in)
+	return open && shut && err == nil && a.Is6() && a.Zone() == ""
 }

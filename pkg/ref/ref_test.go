@@ -31,6 +31,7 @@ var valid = map[string]ref.Ref{
 	"localhost:5000/a/b/c:x":                {Kind: ref.Registry, Host: "localhost:5000", Repo: "a/b/c", Tag: "x"},
 	"127.0.0.1:5000/app":                    {Kind: ref.Registry, Host: "127.0.0.1:5000", Repo: "app", Tag: "latest"},
 	"[::1]:5000/app":                        {Kind: ref.Registry, Host: "[::1]:5000", Repo: "app", Tag: "latest"},
+	"[::ffff:127.0.0.1]:5000/app":           {Kind: ref.Registry, Host: "[::ffff:127.0.0.1]:5000", Repo: "app", Tag: "latest"},
 	"[::1]/app:x":                           {Kind: ref.Registry, Host: "[::1]", Repo: "app", Tag: "x"},
 	"GHCR.io/o/app":                         {Kind: ref.Registry, Host: "ghcr.io", Repo: "o/app", Tag: "latest"},
 	"r.example/app@" + string(dgst):         {Kind: ref.Registry, Host: "r.example", Repo: "app", Digest: dgst},
@@ -113,6 +114,9 @@ var invalid = map[string]string{
 	"exаmple.com/x":                         "host", // a Cyrillic letter
 	"[::1/x":                                "host",
 	"[x]:5000/a":                            "host",
+	"[:]/a":                                 "host",
+	"[1:2]/a":                               "host",
+	"[fe80::1%eth0]/a":                      "host",
 	"https://r.example/x":                   "https://",
 	"docker://https://r.example/x":          "https://",
 	"docker://":                             "missing",
