@@ -57,6 +57,7 @@ type differ struct {
 	links  map[inodeKey]*Entry // first name and owner of files with several
 	names  []byte              // for lists of attributes
 	cur    Entry
+	wrote  bool // cur
 }
 
 // level is a directory that is being written.
@@ -74,6 +75,7 @@ func (d *differ) write(e *Entry, in *level) error {
 	if err := d.parents(in); err != nil {
 		return err
 	}
+	d.wrote = true
 	return d.tw.header(e)
 }
 
@@ -163,17 +165,27 @@ func (d *differ) entry(dir int, base, name string, in *level) error {
 			e.Type, e.Link, e.UID, e.GID = tar.TypeLink, first.Name, first.UID, first.GID
 			return d.write(e, in)
 		}
-		defer func() {
-			if in.written { // else it is as in the base
-				d.links[key] = &Entry{Name: name, UID: e.UID, GID: e.GID}
-			}
-		}()
+		d.wrote = false
+		if err := d.inode(dir, base, &st, in); err != nil {
+			return err
+		}
+		if d.wrote { // else it is as in the base: this layer has nothing that another name could be linked to
+			d.links[key] = &Entry{Name: name, UID: e.UID, GID: e.GID}
+		}
+		return nil
 	}
+	return d.inode(dir, base, &st, in)
+}
+
+// inode writes what is not known by another name, unless the base has the same.
+func (d *differ) inode(dir int, base string, st *unix.Stat_t, in *level) (err error) {
+	e := &d.cur
+	name, kind := e.Name, st.Mode&unix.S_IFMT
 	switch kind {
 	case unix.S_IFREG:
-		return d.file(dir, base, &st, in)
+		return d.file(dir, base, st, in)
 	case unix.S_IFDIR:
-		return d.subdir(dir, base, &st, in)
+		return d.subdir(dir, base, st, in)
 	case unix.S_IFLNK:
 		e.Type = tar.TypeSymlink
 		if e.Link, err = readlinkat(dir, base); err != nil {
@@ -186,8 +198,8 @@ func (d *differ) entry(dir int, base, name string, in *level) error {
 	default:
 		return d.fail(name, fmt.Errorf("%w: mode %o", ErrType, st.Mode))
 	}
-	d.ids(e, &st, Owner{}, name)
-	return d.unlessSame(e, &st, -1, base, in)
+	d.ids(e, st, Owner{}, name)
+	return d.unlessSame(e, st, -1, base, in)
 }
 
 // time is the mtime to write, in whole seconds.

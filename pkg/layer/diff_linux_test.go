@@ -119,6 +119,39 @@ func TestDiff(t *testing.T) {
 		}
 	})
 
+	// dpkg puts files of the same content and time in place again; a link to what is left out would end the unpacking.
+	t.Run("names of a file that is as in the base", func(t *testing.T) {
+		base, u := newUpper(t), newUpper(t)
+		for _, w := range []upper{base, u} {
+			w.file("d/perl", "same", 0o755)
+			require.NoError(t, os.Link(w.path("d/perl"), w.path("d/perl5")))
+			w.times("d/perl", 100, 0)
+		}
+		base.file("d/sh", "linked", 0o755)
+		u.file("d/sh", "linked", 0o755)
+		require.NoError(t, os.Link(u.path("d/sh"), u.path("d/zsh")))
+		base.times("d/sh", 100, 0)
+		u.times("d/sh", 100, 0)
+		u.file("d/another", "written before them", 0o644)
+		u.file("d/x", "new", 0o644)
+		require.NoError(t, os.Link(u.path("d/x"), u.path("d/y")))
+		dir, err := os.Open(base.dir)
+		require.NoError(t, err)
+		defer dir.Close()
+		got := u.diff(DiffOptions{Base: dir})
+		assert.NotContains(t, got, "d/perl")
+		assert.NotContains(t, got, "d/perl5")
+		assert.Equal(t, byte(tar.TypeReg), got["d/x"].Type)
+		assert.Equal(t, "d/x", got["d/y"].Link)
+		assert.Equal(t, byte(tar.TypeReg), got["d/zsh"].Type, "a new name of what the base has is a file")
+		assert.NotContains(t, got, "d/sh", "as BuildKit has it")
+		for name, e := range got {
+			if e.Type == tar.TypeLink {
+				assert.Contains(t, got, e.Link, "%s is a link to it", name)
+			}
+		}
+	})
+
 	t.Run("skip, times and clamp", func(t *testing.T) {
 		u := newUpper(t)
 		u.file("etc/resolv.conf", "", 0o644)
