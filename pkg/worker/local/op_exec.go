@@ -23,9 +23,13 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/solve"
 )
 
+// execRevision is another one when the layer of a step that has not changed becomes another, so that none is taken from a
+// cache that an older program filled.
+var execRevision = digest.FromString("2: hard links only to names of the layer")
+
 // execKey is the content of the rootfs and of what is mounted from elsewhere. Secrets and cache mounts are never in it.
 func (w *Worker) execKey(ctx context.Context, v *graph.Vertex, op graph.Exec, inputs []solve.Result) (digest.Digest, error) {
-	parts := []digest.Digest{inputAt(inputs, 0).Identity()}
+	parts := []digest.Digest{execRevision, inputAt(inputs, 0).Identity()}
 	for _, m := range op.Mounts {
 		if m.Type != graph.MountBind {
 			continue
