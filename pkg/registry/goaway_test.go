@@ -42,9 +42,7 @@ func closing(t *testing.T, to *fake, n int32) (addr string, closed *atomic.Int32
 			i++
 			go func() {
 				defer c.Close()
-				if goAway(tls.Server(c, config)) == nil {
-					closed.Add(1)
-				}
+				_ = goAway(tls.Server(c, config), closed)
 			}()
 		}
 	}()
@@ -65,8 +63,9 @@ func tunnel(c net.Conn, to string) {
 	_, _ = io.Copy(c, s)
 }
 
-// goAway speaks as much HTTP/2 as it takes (RFC 9113, sections 3.4, 4.1, 6.5 and 6.8).
-func goAway(c net.Conn) error {
+// goAway speaks as much HTTP/2 as it takes (RFC 9113, sections 3.4, 4.1, 6.5 and 6.8). It counts before it answers: what
+// the other side does after the answer is then ordered behind the count.
+func goAway(c net.Conn, closed *atomic.Int32) error {
 	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
@@ -87,6 +86,7 @@ func goAway(c net.Conn) error {
 			return err
 		}
 		if head[3] == 0 && size > 0 { // DATA
+			closed.Add(1)
 			if _, err := c.Write([]byte{0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}); err != nil { // GOAWAY
 				return err
 			}
