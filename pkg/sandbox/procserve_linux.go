@@ -11,7 +11,6 @@ package sandbox
 //   - Links are told as text; only a task's own descriptors and its program are opened through them, and those it has.
 
 import (
-	"errors"
 	"os"
 	"path"
 	"runtime"
@@ -106,32 +105,7 @@ func (p *procServer) close() {
 func (p *procServer) serve() {
 	defer close(p.done)
 	runtime.LockOSThread() // never unlocked: its ids change
-	fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}, {Fd: int32(p.stop), Events: unix.POLLIN}}
-	for {
-		fds[0].Revents, fds[1].Revents = 0, 0
-		if _, err := unix.Poll(fds, -1); err != nil {
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			return
-		}
-		if fds[1].Revents != 0 || fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
-			return
-		}
-		var n notif
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(p.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); errno != 0 { //nolint:gosec // no wrapper
-			continue // the caller was killed meanwhile
-		}
-		a := p.judge(&n)
-		if a.sent {
-			continue
-		}
-		resp := notifResp{id: n.id, val: a.val, errno: -int32(a.errno)}
-		if a.cont {
-			resp = notifResp{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-		}
-		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(p.fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&resp))) //nolint:gosec // no wrapper
-	}
+	serveNotifs(p.fd, p.stop, p.judge, nil)
 }
 
 // procName is a name below /proc that is served.

@@ -32,7 +32,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -59,20 +58,6 @@ type supervisor struct {
 
 	mu      sync.Mutex // guards refused
 	refused []string
-}
-
-// answer is what a task gets.
-type answer struct {
-	val   int64
-	errno syscall.Errno
-	cont  bool // the kernel does it
-	sent  bool // it was answered already
-}
-
-var proceed = answer{cont: true}
-
-func failed(err error) answer {
-	return answer{errno: errnoOf(err)}
 }
 
 // superviseFlags: a task that we have begun to serve is interrupted only by what kills it, or it would ask twice for what
@@ -153,32 +138,6 @@ func (s *supervisor) close() []string {
 	return s.refused
 }
 
-// notif and notifResp are struct seccomp_notif and seccomp_notif_resp, notifAddfd seccomp_notif_addfd (linux/seccomp.h).
-type notif struct {
-	id    uint64
-	pid   uint32
-	flags uint32
-	nr    int32
-	arch  uint32
-	ip    uint64
-	args  [6]uint64
-}
-
-type notifResp struct {
-	id    uint64
-	val   int64
-	errno int32
-	flags uint32
-}
-
-type notifAddfd struct {
-	id         uint64
-	flags      uint32
-	srcfd      uint32
-	newfd      uint32
-	newfdFlags uint32
-}
-
 func (s *supervisor) serve() {
 	defer close(s.done)
 	// A thread of its own: its root and directory change (resolveExact), and files are made with no umask.
@@ -194,43 +153,7 @@ func (s *supervisor) serve() {
 		return
 	}
 	defer unix.Close(s.home)
-	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(s.stop), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
-	for {
-		for i := range fds {
-			fds[i].Revents = 0
-		}
-		if _, err := unix.Poll(fds, -1); err != nil {
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			return
-		}
-		if fds[1].Revents != 0 || fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
-			return
-		}
-		if fds[2].Revents != 0 {
-			var b [8]byte
-			_, _ = unix.Read(s.wake, b[:])
-			(<-s.work)()
-			continue
-		}
-		if fds[0].Revents == 0 {
-			continue
-		}
-		var n notif
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); errno != 0 { //nolint:gosec // no wrapper
-			continue // the caller was killed meanwhile
-		}
-		a := s.judge(&n)
-		if a.sent {
-			continue
-		}
-		resp := notifResp{id: n.id, val: a.val, errno: -int32(a.errno)}
-		if a.cont {
-			resp = notifResp{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-		}
-		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&resp))) //nolint:gosec // no wrapper
-	}
+	serveNotifs(s.fd, s.stop, s.judge, &wakeup{s.wake, func() { (<-s.work)() }})
 }
 
 // call is one notification that is being answered.

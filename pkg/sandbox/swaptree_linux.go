@@ -111,9 +111,26 @@ func isEmpty(dir int, name string, st *unix.Stat_t) (bool, error) {
 // unfinished is a twin that has not got its attributes yet.
 const unfinished = ".manifestctl-twin"
 
+// moving is how a tree's entries go from one directory into another; what stays is left where it is.
+type moving struct {
+	always bool // twins of directories that stay in part are made although nothing would come into them
+	back   bool // an unfinished twin is removed; directories that a step moved away are made again
+	remove bool // twins go once they are empty
+}
+
 // gather moves all that does not stay from one directory into another, and makes of those that stay in part twins there:
 // always, or only where there is something to put into them.
 func gather(from, to int, k kept, always bool) error {
+	return moving{always: always}.entries(from, to, k)
+}
+
+// spreadOut moves what is in one directory into another; what lies where a name stays is left behind. The directories that stay in part get
+// the attributes of their twins, which go with remove.
+func spreadOut(from, to int, k kept, remove bool) error {
+	return moving{always: true, back: true, remove: remove}.entries(from, to, k)
+}
+
+func (v moving) entries(from, to int, k kept) error {
 	m, err := readMeta(from)
 	if err != nil {
 		return err
@@ -126,10 +143,12 @@ func gather(from, to int, k kept, always bool) error {
 	for _, name := range names {
 		below, stays := k[name]
 		switch {
+		case v.back && name == unfinished:
+			err = unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
 		case !stays:
 			err = moveEntry(from, name, to)
 		case below != nil:
-			err = gatherBelow(from, to, name, below, always)
+			err = v.below(from, to, name, below)
 		}
 		if err != nil {
 			return named2(name, err)
@@ -138,16 +157,18 @@ func gather(from, to int, k kept, always bool) error {
 	return setMeta(to, m)
 }
 
-func gatherBelow(from, to int, name string, k kept, always bool) error {
+func (v moving) below(from, to int, name string, k kept) error {
 	sub, err := openBeneath(from, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(sub)
 	other, err := openBeneath(to, name)
-	if errors.Is(err, unix.ENOENT) {
-		if some, err := hasOthers(sub, k); err != nil || !some && !always {
-			return err
+	if errors.Is(err, unix.ENOENT) { // it has no twin yet, or a step moved it, with the mounts in it
+		if !v.always {
+			if some, err := hasOthers(sub, k); err != nil || !some {
+				return err
+			}
 		}
 		if err := twin(sub, to, name); err != nil {
 			return err
@@ -158,7 +179,11 @@ func gatherBelow(from, to int, name string, k kept, always bool) error {
 		return err
 	}
 	defer unix.Close(other)
-	return gather(sub, other, k, always)
+	if err := v.entries(sub, other, k); err != nil || !v.remove {
+		return err
+	}
+	betweenMoves()
+	return unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
 }
 
 // hasOthers reports whether there is anything in a directory that does not stay.
@@ -212,59 +237,6 @@ func twin(dir, to int, name string) error {
 		return unix.Unlinkat(to, unfinished, unix.AT_REMOVEDIR)
 	}
 	return err
-}
-
-// spreadOut moves what is in one directory into another; what lies where a name stays is left behind. The directories that stay in part get
-// the attributes of their twins, which go with remove.
-func spreadOut(from, to int, k kept, remove bool) error {
-	m, err := readMeta(from)
-	if err != nil {
-		return err
-	}
-	names, err := namesIn(from)
-	if err != nil {
-		return err
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		below, stays := k[name]
-		switch {
-		case name == unfinished:
-			err = unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
-		case !stays:
-			err = moveEntry(from, name, to)
-		case below != nil:
-			err = spreadBelow(from, to, name, below, remove)
-		}
-		if err != nil {
-			return named2(name, err)
-		}
-	}
-	return setMeta(to, m)
-}
-
-func spreadBelow(from, to int, name string, k kept, remove bool) error {
-	sub, err := openBeneath(from, name)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(sub)
-	other, err := openBeneath(to, name)
-	if errors.Is(err, unix.ENOENT) { // a step moved it, with the mounts in it
-		if err := twin(sub, to, name); err != nil {
-			return err
-		}
-		other, err = openBeneath(to, name)
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(other)
-	if err := spreadOut(sub, other, k, remove); err != nil || !remove {
-		return err
-	}
-	betweenMoves()
-	return unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
 }
 
 // named2 puts a name before an error, below those that are there already.
