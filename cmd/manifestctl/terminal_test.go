@@ -189,23 +189,35 @@ func boxImage(t *testing.T) (root string) {
 	return root
 }
 
+// executors are those that make terminals in ways of their own.
+func executors() []string {
+	if os.Geteuid() != 0 {
+		return []string{"auto"}
+	}
+	return []string{"auto", "chroot"}
+}
+
 // TestRunTerminal: a program gets a terminal of its own where run has one: size, signals of keys, exit code; the caller's is
 // as it was afterwards.
 func TestRunTerminal(t *testing.T) {
 	root := boxImage(t)
-	p := onTerminal(t, 91, 31, "--root", root, "run", "store:box:1", "/bin/sh", "-i")
-	before := p.modes()
-	p.types("ready> ", "tty; stty size; ls -ld /proc/self/fd/0 | wc -l\r")
-	p.shows("/dev/pts/0\r\n31 91\r\n1\r\n")
-	assert.NotEqual(t, before.Lflag, p.modes().Lflag, "raw while it runs")
-	p.resize(80, 25)
-	p.types("ready> ", "sleep 0.3; stty size\r")
-	p.types("25 80", "sleep 1000 || true; echo went on\r")
-	time.Sleep(200 * time.Millisecond) // the shell has to have started it
-	p.types("echo went on", "\x03")
-	p.types("ready> ", "exit 5\r")
-	p.exits(5)
-	assert.Equal(t, before, p.modes(), "as it was")
+	for _, executor := range executors() {
+		t.Run(executor, func(t *testing.T) {
+			p := onTerminal(t, 91, 31, "--root", root, "run", "--executor", executor, "store:box:1", "/bin/sh", "-i")
+			before := p.modes()
+			p.types("ready> ", "tty | sed 's,/[0-9]*$,/N,'; stty size; ls -ld /proc/self/fd/0 | wc -l\r")
+			p.shows("/dev/pts/N\r\n31 91\r\n1\r\n")
+			assert.NotEqual(t, before.Lflag, p.modes().Lflag, "raw while it runs")
+			p.resize(80, 25)
+			p.types("ready> ", "sleep 0.3; stty size\r")
+			p.types("25 80", "sleep 1000 || true; echo went on\r")
+			time.Sleep(200 * time.Millisecond) // the shell has to have started it
+			p.types("echo went on", "\x03")
+			p.types("ready> ", "exit 5\r")
+			p.exits(5)
+			assert.Equal(t, before, p.modes(), "as it was")
+		})
+	}
 }
 
 // TestRunSignals: a signal is the program's to act on, and its exit code stays its own.
@@ -265,16 +277,20 @@ func TestRunSignals(t *testing.T) {
 
 // TestOnErrorShell: a failed step can be looked at, as it is for the step.
 func TestOnErrorShell(t *testing.T) {
-	dir, root := shellBox(t, brokenSpec)
-	p := onTerminal(t, 80, 25, "--root", root, "build", "--on-error", "shell", dir)
-	before := p.modes()
-	p.types("ready> ", "cat /left; echo word: $WORD; pwd; tty; stty size\r")
-	p.shows("what is left\r\nword: of the step\r\n/srv\r\n/dev/pts/0\r\n25 80\r\n")
-	p.types("ready> ", "echo changed > /left; exit 1\r")
-	p.shows("exit code 7")
-	p.exits(exitStep)
-	assert.Equal(t, before, p.modes(), "as it was")
-	left, err := filepath.Glob(filepath.Join(root, "snapshots", "*", "tmp-*"))
-	require.NoError(t, err)
-	assert.Empty(t, left, "nothing of it is left")
+	for _, executor := range executors() {
+		t.Run(executor, func(t *testing.T) {
+			dir, root := shellBox(t, brokenSpec)
+			p := onTerminal(t, 80, 25, "--root", root, "build", "--executor", executor, "--on-error", "shell", dir)
+			before := p.modes()
+			p.types("ready> ", "cat /left; echo word: $WORD; pwd; tty | sed 's,/[0-9]*$,/N,'; stty size\r")
+			p.shows("what is left\r\nword: of the step\r\n/srv\r\n/dev/pts/N\r\n25 80\r\n")
+			p.types("ready> ", "echo changed > /left; exit 1\r")
+			p.shows("exit code 7")
+			p.exits(exitStep)
+			assert.Equal(t, before, p.modes(), "as it was")
+			left, err := filepath.Glob(filepath.Join(root, "snapshots", "*", "tmp-*"))
+			require.NoError(t, err)
+			assert.Empty(t, left, "nothing of it is left")
+		})
+	}
 }

@@ -82,6 +82,7 @@ type server struct {
 	hostProc   int               // where proc is refused: the /proc that we were started with
 	profile    []unix.SockFilter // of steps; nil: none can be
 	outside    int               // without namespaces: the root that steps are not below of
+	terminals  int               // likewise: the container's /dev/pts; -1: it has none
 	nofile     *unix.Rlimit      // likewise: what children of this program inherit
 	traceErr   error             // likewise: why they are not
 	seizes     bool              // likewise: steps are traced, so that they end with this agent

@@ -32,6 +32,8 @@ type jail struct {
 	covers []cover
 	times  map[string]times
 	moved  int // how many things were put aside
+
+	terminals terminals
 }
 
 // cover is a name in the tree that shows something else while the step runs.
@@ -59,7 +61,11 @@ func (s *server) runJail(w *wireStep, fds []int) (_ *ExitError, err error) {
 	if st.tree, err = newTree(root); err != nil {
 		return nil, err
 	}
-	j := &jail{root: root, view: root, hold: -1, holdAt: filepath.Join(w.Scratch, "hold"), times: map[string]times{}}
+	j := &jail{
+		root: root, view: root, hold: -1, holdAt: filepath.Join(w.Scratch, "hold"), times: map[string]times{},
+		terminals: terminals{pts: s.terminals, own: map[string]int{}},
+	}
+	defer j.terminals.close()
 	if err := os.Mkdir(j.holdAt, 0o700); err != nil {
 		return nil, fmt.Errorf("preparing a step: %w", err)
 	}
@@ -413,7 +419,7 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 	defer limits.close()
 	tr := st.srv.newJailTracer(st.jail)
 	tr.super = st.super
-	attr := forkAttr{files: files, nofile: st.srv.nofile, cred: st.credential(), confine: limits}
+	attr := forkAttr{files: files, nofile: st.srv.nofile, cred: st.credential(), confine: limits, tty: st.Terminal}
 	attr.filter = confineProgram(confinedTables, st.srv.seizes && canTrace, st.HostNet)
 	attr.executed = make(chan error, 1)
 	attr.profile = st.srv.profile
@@ -485,6 +491,7 @@ func (s *server) helloJail(h *hello, r *reply) (err error) {
 	if s.hostProc, err = openDir("/proc"); err != nil {
 		return fmt.Errorf("%w: %w", ErrHost, err)
 	}
+	s.terminals = findTerminals()
 	if s.mode == ModeInPlace {
 		if err := s.helloInPlace(h); err != nil {
 			return err

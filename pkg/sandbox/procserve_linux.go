@@ -118,6 +118,9 @@ func (p *procServer) judge(n *notif) answer {
 	if err != nil {
 		return proceed
 	}
+	if a, ok := p.terminal(c, pc, name); ok {
+		return a
+	}
 	name, ok := procPath(name)
 	if !ok {
 		return proceed
@@ -203,6 +206,11 @@ func (p *procServer) open(c *call, at procName, flags int) answer {
 			return failed(err)
 		}
 	}
+	return p.give(c, fd, flags)
+}
+
+// give answers a call with a descriptor.
+func (p *procServer) give(c *call, fd, flags int) answer {
 	if !p.files.alive(c) {
 		return proceed
 	}
@@ -265,21 +273,30 @@ func (p *procServer) stat(c *call, at procName, pc procCall, nofollow bool) answ
 	}
 	defer unix.Close(fd)
 	if pc.op == opStatx {
-		var st unix.Statx_t
-		if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, int(uint32(c.args[pc.arg+1])), &st); err != nil {
-			return failed(err)
-		}
-		b := unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)) //nolint:gosec // as the kernel lays it out
-		if err := p.files.writeMemory(c, c.args[pc.arg+2], b); err != nil {
-			return failed(err)
-		}
-		return answer{}
+		return p.tellStatx(c, pc, fd, "")
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return failed(err)
 	}
-	if err := p.files.writeMemory(c, c.args[pc.arg], statBytes(&st, statNative)); err != nil {
+	return p.tellStat(c, pc, &st)
+}
+
+func (p *procServer) tellStat(c *call, pc procCall, st *unix.Stat_t) answer {
+	if err := p.files.writeMemory(c, c.args[pc.arg], statBytes(st, statNative)); err != nil {
+		return failed(err)
+	}
+	return answer{}
+}
+
+// tellStatx answers for name in the directory fd, or for what fd is.
+func (p *procServer) tellStatx(c *call, pc procCall, fd int, name string) answer {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, int(uint32(c.args[pc.arg+1])), &st); err != nil {
+		return failed(err)
+	}
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)) //nolint:gosec // as the kernel lays it out
+	if err := p.files.writeMemory(c, c.args[pc.arg+2], b); err != nil {
 		return failed(err)
 	}
 	return answer{}

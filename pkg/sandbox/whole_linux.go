@@ -19,8 +19,6 @@ func (p *Pool) runWhole(ctx context.Context, s Step, ws *wireStep) error {
 		return fmt.Errorf("running a step: %w: no tree", fs.ErrInvalid)
 	case s.ReadOnly:
 		return fmt.Errorf("running a step: %w: a read-only rootfs needs a mount namespace: %s", ErrHost, mendContainer())
-	case s.Terminal:
-		return fmt.Errorf("running a step: %w: a terminal of its own needs a mount namespace: %s", ErrHost, mendContainer())
 	case s.Insecure:
 		return fmt.Errorf("running a step: %w: --security=insecure needs a user namespace: %s", ErrHost, mendContainer())
 	}

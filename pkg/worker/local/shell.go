@@ -49,7 +49,9 @@ func (w *Worker) shell(ctx context.Context, step sandbox.Step, c Console) error 
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(step.Keep); err == nil { // else nothing was started
+	if w.pool.Whole() {
+		// The tree is what the step left.
+	} else if _, err := os.Stat(step.Keep); err == nil { // else nothing was started
 		step.Lowers = append([]string{step.Keep}, step.Lowers...)
 	}
 	step.Scratch = filepath.Join(dir, "work")

@@ -56,6 +56,8 @@ func hungry(verb string, a []string) error {
 			return err
 		}
 		fmt.Println(name, size.cols, size.rows, st.Uid)
+	case "pty": // make a terminal, and say what goes through it
+		return pty()
 	case "resized": // wait for it
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGWINCH)
@@ -79,5 +81,52 @@ func hungry(verb string, a []string) error {
 	default:
 		return errors.New("unknown verb " + verb)
 	}
+	return nil
+}
+
+func ioctl(f *os.File, call uintptr, value *int32) error {
+	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), call, uintptr(unsafe.Pointer(value))); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// pty makes a terminal as openpty(3) does.
+func pty() error {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	var n, zero int32
+	if err := errors.Join(ioctl(master, 0x80045430, &n), ioctl(master, 0x40045431, &zero)); err != nil {
+		return err
+	}
+	name := "/dev/pts/" + strconv.Itoa(int(n))
+	slave, err := os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(name, &st); err != nil {
+		return err
+	}
+	if st.Mode&syscall.S_IFMT != syscall.S_IFCHR {
+		return errors.New(name + " is no device")
+	}
+	if _, err := slave.WriteString("through it\n"); err != nil {
+		return err
+	}
+	var b [64]byte
+	got, err := master.Read(b[:])
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s owner %d: %s\n", name, st.Uid, strings.TrimSpace(string(b[:got])))
+	slave.Close()
+	master.Close()
+	if _, err := os.Stat(name); err == nil {
+		return errors.New(name + " is there after its end")
+	}
+	fmt.Println(name, "is gone")
 	return nil
 }
