@@ -101,6 +101,7 @@ func TestContainers(t *testing.T) {
 		"Pull":       "FROM 127.0.0.1:1/nothing\nRUN true\n",
 		"Sleep":      "FROM scratch\nADD amd64.tar /\nRUN [\"/bin/busybox\", \"sleep\", \"3210\"]\n",
 		"Reach":      "FROM scratch\nADD amd64.tar /\nRUN [\"/bin/busybox\", \"cat\", \"/proc/1/environ\"]\n",
+		"Box":        "FROM scratch\nADD amd64.tar /\n",
 		"Copy":       "FROM 127.0.0.1:1/nothing AS unneeded\nRUN true\nFROM scratch\nCOPY files.yaml /\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(m.dir, name), []byte(text), 0o644))
@@ -153,6 +154,7 @@ func TestContainers(t *testing.T) {
 			assert.Empty(t, left, "nothing is left")
 		})
 	}
+	t.Run("a terminal", func(t *testing.T) { terminalInContainer(t, docker, m.dir) })
 	t.Run("killed in place", func(t *testing.T) { killedInPlace(t, docker, m.dir) })
 	if !t.Failed() {
 		containersDocument(t)
@@ -178,6 +180,21 @@ func (c container) inPlace(t *testing.T, m *matrix, got map[string]section) {
 	assert.Equal(t, "0 "+m.want["Dockerfile"], got["inplace-dockerfile"].head, got["inplace-dockerfile"].text)
 	assert.Contains(t, got["inplace-spec"].text, "WARNING: --executor inplace: steps run in this container's own root file system")
 	assert.Contains(t, got["inplace-pull"].text, "connection refused", "it was begun")
+}
+
+// terminalInContainer runs a program on a terminal of its own, where that is one of the container's devpts.
+func terminalInContainer(t *testing.T, docker func(args ...string) *exec.Cmd, dir string) {
+	for executor, args := range map[string][]string{"chroot": nil, "inplace": {"--cap-drop", "ALL"}} {
+		t.Run(executor, func(t *testing.T) {
+			args := append([]string{"run", "--rm", "-t", "--network", "none", "-v", dir + ":/ctx:ro", "-v", t.TempDir() + ":/store"}, args...)
+			out, err := output(docker(append(args, "manifestctl", "/bin/busybox", "sh", "-c", "manifestctl --root /store build -q -t box:1 -f /ctx/Box /ctx && "+
+				"manifestctl --root /store run --executor "+executor+` store:box:1 /bin/busybox sh -c 'a=$(/bin/busybox tty); echo at $a; exec 3<>$a && echo opened >&3; exit 5'`)...))
+			var exit *exec.ExitError
+			require.ErrorAs(t, err, &exit, "%s", out)
+			assert.Equal(t, 5, exit.ExitCode(), "%s", out)
+			assert.Regexp(t, `at /dev/pts/[1-9]\d*\r\nopened\r\n$`, string(out))
+		})
+	}
 }
 
 // section is what came of one command in a container.
@@ -270,7 +287,7 @@ root of the host builds. Where they do not, the build ends with exit code 8 befo
 
 - *a chroot*: no user namespace is to be had. A step changes a tree of its own in place; ` + "`ptrace`" + ` executes foreign programs; Landlock, fewer capabilities and
   no_new_privs keep it in; ` + "`network: none`" + ` means that it gets no sockets but unix ones. It sees the network, the host name and the process numbers of the container, and
-  set-uid programs gain nothing. The build says all this.
+  set-uid programs gain nothing. The build says all this. Terminals (` + "`run`, `--on-error shell`" + `, and what a step makes itself) are the container's own, of which it gets no others.
 - *the root file system of the container*: when not even chroot is allowed, and it is asked for (` + "`--executor inplace`" + `, never by itself). While a step runs, all that
   the container has in / lies aside, and the step's tree is in its place; mount points stay, and the store. Afterwards, and when a process is killed, the container has
   its own files back. [security.md](security.md) says what that gives up.
