@@ -23,7 +23,7 @@ var errClosed = errors.New("sandbox: the pool is closed")
 type Pool struct {
 	o       Options
 	plan    plan
-	exe     *os.File
+	exe     *program
 	cgroups cgroups
 	slots   chan struct{} // one token for each agent that may be busy
 
@@ -48,18 +48,16 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 	if o.Mode == ModeInPlace {
 		o.Agents = 1 // there is one root
 	}
-	exe, err := executable()
-	if err != nil {
-		return nil, err
-	}
-	p := &Pool{o: o, exe: exe, slots: make(chan struct{}, o.Agents), all: map[*agent]struct{}{}}
+	p := &Pool{o: o, slots: make(chan struct{}, o.Agents), all: map[*agent]struct{}{}}
 	plans, errs, err := choosePlans(o)
 	if err != nil {
-		exe.Close()
 		return nil, err
 	}
 	for _, pl := range plans {
 		p.plan = pl
+		if p.exe, err = openProgram(pl, p.exe); err != nil {
+			return nil, err
+		}
 		if pl.mode == ModeInPlace {
 			if err := p.claimRoot(); err != nil {
 				errs[pl.mode] = err
@@ -74,7 +72,7 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 			return p, nil
 		}
 		if ctx.Err() != nil {
-			exe.Close()
+			p.exe.Close()
 			return nil, context.Cause(ctx)
 		}
 		errs[pl.mode] = err
@@ -82,7 +80,9 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 	if p.swap != nil {
 		errs[ModeInPlace] = errors.Join(errs[ModeInPlace], p.swap.end())
 	}
-	exe.Close()
+	if p.exe != nil {
+		p.exe.Close()
+	}
 	if o.Mode != "" {
 		return nil, fmt.Errorf("mode %s: %w", o.Mode, errs[o.Mode])
 	}

@@ -25,7 +25,7 @@ const (
 	rungHostNet = "network: host"
 	rungBinfmt  = "emulation: own binfmt_misc"
 	rungPtrace  = "emulation: ptrace"
-	rungSealed  = "agent from memory"
+	rungProgram = "agent's program"
 	rungProfile = "seccomp profile"
 	rungLimits  = "limits: cgroup"
 
@@ -126,7 +126,7 @@ func Probe(ctx context.Context, o Options) []Rung {
 		return append(rungs, Rung{Name: rungOverlay, Err: errText(err)})
 	}
 	rungs = append(rungs, r.Rungs...)
-	return append(rungs, binfmtRung(best, o), sealedRung(best), profileRung(), limitsRung(best))
+	return append(rungs, binfmtRung(best, o), programRung(best), profileRung(), limitsRung(best))
 }
 
 // chrootRung tries steps without namespaces. Where others work they are not needed.
@@ -225,14 +225,14 @@ func binfmtRung(p *Pool, o Options) Rung {
 	return r
 }
 
-func sealedRung(p *Pool) Rung {
-	if _, err := unix.FcntlInt(p.exe.Fd(), unix.F_GET_SEALS, 0); err != nil {
+func programRung(p *Pool) Rung {
+	if p.exe.shield == shieldNone {
 		return Rung{
-			Name: rungSealed, Detail: "agents run from the program's file: it is protected by not being dumpable only",
-			Err: errText(err), Mend: "sysctl -w vm.memfd_noexec=0",
+			Name: rungProgram, Detail: "agents run from the program's file: it is protected by not being dumpable only",
+			Err: errText(p.exe.err), Mend: "sysctl -w vm.memfd_noexec=0",
 		}
 	}
-	return Rung{Name: rungSealed, OK: true, Detail: "a sealed copy that no step can write to"}
+	return Rung{Name: rungProgram, OK: true, Detail: "no step can write to it: " + string(p.exe.shield)}
 }
 
 func profileRung() Rung {

@@ -37,7 +37,7 @@ func TestProbe(t *testing.T) {
 	testuser.Each(t, func(t *testing.T) {
 		dir := t.TempDir()
 		got := rungsByName(t, Options{Handlers: emulate.Handlers(t.Context(), emulate.Options{}), Dir: dir})
-		for _, name := range []string{rungUserns, rungOverlay, rungProc, rungNoNet, rungHostNet, rungBinfmt, rungSealed, rungOwner + "single"} {
+		for _, name := range []string{rungUserns, rungOverlay, rungProc, rungNoNet, rungHostNet, rungBinfmt, rungProgram, rungOwner + "single"} {
 			assert.True(t, got[name].OK, "%+v", got[name])
 		}
 		es, err := os.ReadDir(dir)
@@ -144,8 +144,8 @@ func TestE25(t *testing.T) {
 			},
 			check: func(t *testing.T) {
 				got := rungsByName(t, Options{Mode: ModeSingle})
-				assert.False(t, got[rungSealed].OK)
-				assert.Contains(t, got[rungSealed].Mend, "vm.memfd_noexec")
+				assert.False(t, got[rungProgram].OK)
+				assert.Contains(t, got[rungProgram].Mend, "vm.memfd_noexec")
 				b := boxOf(t, newPool(t, Options{Mode: ModeSingle}))
 				assert.Equal(t, "ok\n", b.ok("echo", "ok"))
 				assert.Equal(t, "/proc/1/exe permission denied\n", b.ok("create", "/proc/1/exe"))
@@ -244,10 +244,10 @@ func TestE25(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, tool), []byte("#!/bin/sh\necho no such luck >&2\nexit 1\n"), 0o755))
 		}
 		pl := plan{mode: ModeRanges, uidTool: dir + "/newuidmap", gidTool: dir + "/newgidmap", uids: []span{{0, 0, 65536}}, gids: []span{{0, 0, 65536}}}
-		exe, err := executable()
+		exe, err := openProgram(pl, nil)
 		require.NoError(t, err)
 		defer exe.Close()
-		_, err = pl.spawn(t.Context(), exe)
+		_, err = pl.spawn(t.Context(), exe.File)
 		require.ErrorIs(t, err, ErrHost)
 		assert.Contains(t, err.Error(), "no such luck")
 	})

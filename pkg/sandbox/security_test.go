@@ -36,29 +36,6 @@ func TestE13Capabilities(t *testing.T) {
 	})
 }
 
-// TestE01Sealed: the file that agents run from can be written by nobody, whatever reaches it.
-func TestE01Sealed(t *testing.T) {
-	testuser.Each(t, func(t *testing.T) {
-		b := newBox(t)
-		if r := sealedRung(b.pool); !r.OK {
-			t.Skipf("this host runs no programs from memory: %s", r.Err)
-		}
-		for a := range b.pool.all {
-			exe := fmt.Sprintf("/proc/%d/exe", a.proc.Pid)
-			to, err := os.Readlink(exe) // as who made its user namespace
-			require.NoError(t, err)
-			assert.Contains(t, to, "memfd:manifestctl")
-			_, err = os.OpenFile(exe, os.O_WRONLY, 0)
-			require.Error(t, err)
-		}
-		seals, err := unix.FcntlInt(b.pool.exe.Fd(), unix.F_GET_SEALS, 0)
-		require.NoError(t, err)
-		assert.Equal(t, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE, seals&^unix.F_SEAL_EXEC)
-		_, err = unix.Pwrite(int(b.pool.exe.Fd()), []byte("x"), 0)
-		require.Error(t, err)
-	})
-}
-
 // TestMaskedPaths: every file of the lists that this machine has is hidden, or cannot be written.
 func TestMaskedPaths(t *testing.T) {
 	testuser.Each(t, func(t *testing.T) {

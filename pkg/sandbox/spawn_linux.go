@@ -1,7 +1,7 @@
 package sandbox
 
 // This file starts agents. Who is trusted: this program and the set-uid helpers newuidmap and newgidmap. The agent
-// runs from a sealed copy of this program's file, so that nothing in a namespace of the same uid can overwrite it.
+// runs from a file that nothing in its namespaces can write to ([openProgram]).
 
 import (
 	"context"
@@ -53,63 +53,9 @@ type agent struct {
 	failed bool       // a request was cut off: not to be used again
 }
 
-// executable opens a sealed copy of this program in memory, or where programs in memory are refused the file itself.
-func executable() (*os.File, error) {
-	src, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return nil, fmt.Errorf("%w: opening this program again: %w: mount /proc", ErrHost, err)
-	}
-	defer src.Close()
-	f := src
-	if mem, err := sealedCopy(src); err == nil {
-		defer mem.Close()
-		f = mem
-	}
-	// Away from the low numbers, which are given to the agent's own files while it is started from this one.
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 16)
-	if err != nil {
-		return nil, fmt.Errorf("opening this program again: %w", err)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
-}
-
-// sealedCopy copies a program into memory, where nobody can write to it again.
-func sealedCopy(src *os.File) (_ *os.File, err error) {
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	fd, err := unix.MemfdCreate("manifestctl", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before linux 6.3
-		fd, err = unix.MemfdCreate("manifestctl", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	}
-	if err != nil {
-		return nil, err // refused (vm.memfd_noexec)
-	}
-	mem := os.NewFile(uintptr(fd), "manifestctl")
-	if err = copyProgram(mem, src); err == nil {
-		_, err = unix.FcntlInt(mem.Fd(), unix.F_ADD_SEALS, seals)
-	}
-	if err != nil {
-		return nil, errors.Join(err, mem.Close())
-	}
-	return mem, nil
-}
-
-// copyProgram copies all of src in one call, from its pages: half the time of reading and writing it.
-func copyProgram(mem, src *os.File) error {
-	fi, err := src.Stat()
-	if err != nil {
-		return err
-	}
-	if pages, err := unix.Mmap(int(src.Fd()), 0, int(fi.Size()), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE); err == nil {
-		_, err = mem.Write(pages)
-		return errors.Join(err, unix.Munmap(pages))
-	}
-	_, err = io.Copy(mem, src)
-	return err
-}
-
 // start starts an agent and sets it up.
 func (p *Pool) start(ctx context.Context) (*agent, error) {
-	a, err := p.plan.spawn(ctx, p.exe)
+	a, err := p.plan.spawn(ctx, p.exe.File)
 	if err != nil {
 		return nil, err
 	}

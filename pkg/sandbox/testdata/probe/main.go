@@ -292,6 +292,8 @@ func do(verb string, a []string) error {
 		return child(a, true)
 	case "nest": // run this program again as root of a user and mount namespace of its own
 		return nest(a)
+	case "overwrite":
+		return overwrite(a)
 	default:
 		return reach(verb, a)
 	}
