@@ -26,7 +26,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	servers := []*http.Server{h.httpServer(ctx, h, h.timeouts)}
+	var running underWay
+	servers := []*http.Server{h.httpServer(ctx, running.counted(h), h.timeouts)}
 	listeners := []net.Listener{l}
 	if o.MetricsListen != "" {
 		m, err := listenOn(ctx, o.MetricsListen)
@@ -53,7 +54,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		waiting--
 	case <-ctx.Done():
 	}
-	h.stop(ctx, servers)
+	h.stop(ctx, servers, &running)
 	for range waiting {
 		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 			failed = errors.Join(failed, err)
@@ -71,19 +72,6 @@ func (s *Server) httpServer(ctx context.Context, h http.Handler, t Timeouts) *ht
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
-}
-
-// stop takes no new connections and lets requests end that run, the registry's
-// before those of monitoring, as long as Timeouts.Stop says.
-func (s *Server) stop(ctx context.Context, servers []*http.Server) {
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeouts.stop())
-	defer cancel()
-	for _, srv := range servers {
-		if err := srv.Shutdown(stop); err != nil {
-			s.log.Warn("ending requests that run", "error", err)
-			_ = srv.Close()
-		}
 	}
 }
 

@@ -64,7 +64,7 @@ func running(t *testing.T, o serve.Options) *instance {
 		select {
 		case err := <-run.ended:
 			assert.NoError(t, err)
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			assert.Fail(t, "the registry does not end")
 		}
 	})
@@ -82,7 +82,7 @@ func (i *instance) inFlight(t *testing.T) {
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
 		return err == nil && bytes.Contains(text, []byte("requests_in_flight 1\n"))
-	}, 20*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 }
 
 func startServer(t *testing.T, o serve.Options) (*serve.Server, string) {
@@ -177,7 +177,7 @@ func TestTLS_reload(t *testing.T) {
 
 	next := writeCertificate(t, cert, key, 2)
 	pool = next
-	require.Eventually(t, func() bool { return serial() == 2 }, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return serial() == 2 }, time.Minute, 50*time.Millisecond)
 	require.NoError(t, os.WriteFile(key, []byte("no key"), 0o600))
 	time.Sleep(1100 * time.Millisecond)
 	assert.Equal(t, int64(2), serial())
@@ -363,7 +363,7 @@ func TestMetrics(t *testing.T) {
 // TestStop_F24_duringUpload: an upload that runs ends well, new connections are refused; one that does not end is cut.
 func TestStop_F24_duringUpload(t *testing.T) {
 	dir := t.TempDir()
-	run := running(t, serve.Options{Dir: dir, MetricsListen: "127.0.0.1:0", Timeouts: serve.Timeouts{Stop: 20 * time.Second}})
+	run := running(t, serve.Options{Dir: dir, MetricsListen: "127.0.0.1:0", Timeouts: serve.Timeouts{Stop: 5 * time.Minute}})
 	b := randomBytes(t, 1000)
 	pr, pw := io.Pipe()
 	done := make(chan int, 1)
@@ -388,7 +388,7 @@ func TestStop_F24_duringUpload(t *testing.T) {
 			_ = c.Close()
 		}
 		return err != nil
-	}, 10*time.Second, 10*time.Millisecond, "new connections are refused")
+	}, time.Minute, 10*time.Millisecond, "new connections are refused")
 	_, err = pw.Write(b[500:])
 	require.NoError(t, err)
 	_ = pw.Close()
