@@ -193,6 +193,6 @@ func startServe(t *testing.T, w who, args ...string) *served {
 			s.addr = string(m[1])
 		}
 		return err == nil && s.addr != ""
-	}, 20*time.Second, 20*time.Millisecond, "the registry did not start")
+	}, 2*time.Minute, 20*time.Millisecond, "the registry did not start")
 	return s
 }

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -202,21 +201,7 @@ func debianRegistry(t *testing.T) string {
 // ourRegistry starts manifestctl serve as w and returns its address.
 func ourRegistry(t *testing.T, w who) string {
 	t.Helper()
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	require.NoError(t, err)
-	defer log.Close()
-	c := w.command(nil, "serve", "--listen", "127.0.0.1:0", filepath.Join(w.home, "registry"))
-	c.Stderr = log
-	require.NoError(t, c.Start())
-	t.Cleanup(func() { _ = c.Process.Signal(syscall.SIGTERM); _ = c.Wait() })
-	at := regexp.MustCompile(`127\.0\.0\.1:\d+`)
-	var addr string
-	require.Eventually(t, func() bool {
-		text, err := os.ReadFile(log.Name())
-		addr = at.FindString(string(text))
-		return err == nil && addr != ""
-	}, 10*time.Second, 20*time.Millisecond)
-	return addr
+	return startServe(t, w, filepath.Join(w.home, "registry")).addr
 }
 
 var digestLine = regexp.MustCompile(`(?m)^sha256:[0-9a-f]{64}$`)

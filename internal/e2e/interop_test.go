@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -11,13 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/manifestctl/manifestctl/internal/testimage"
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 )
 
 // craneProgram is crane, built once from the version that tools/go.mod pins.
@@ -330,7 +329,7 @@ func TestInterop_dockerRegistry(t *testing.T) {
 	ours := startServe(t, w, filepath.Join(w.home, "registry")).addr
 	ok(t, w.command(nil, "copy", theirs+"/app:1", ours+"/app:1"))
 	ok(t, w.command(nil, "copy", ours+"/app:1", theirs+"/again:1"))
-	mirror := dockerRegistryWith(t, "proxy: {remoteurl: \"http://"+ours+"\"}\n")
+	mirror := testregistry.DebianWith(t, "proxy: {remoteurl: \"http://"+ours+"\"}\n", "", "")
 	assert.Equal(t, idx.Desc.Digest.String()+"\n", ok(t, w.command(nil, "digest", mirror+"/app:1")).stdout)
 	ok(t, w.command(nil, "copy", mirror+"/app:1", "oci:"+filepath.Join(w.home, "mirrored")+":1"))
 
@@ -351,38 +350,13 @@ func TestInterop_dockerRegistry(t *testing.T) {
 	// With a name, over TLS.
 	secured(t, w)
 	certs := filepath.Join(w.home, "certs")
-	locked := dockerRegistryWith(t, fmt.Sprintf("auth: {htpasswd: {realm: test, path: %s}}\n", filepath.Join(certs, "htpasswd")), certs)
+	locked := testregistry.DebianWith(t, fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", filepath.Join(certs, "htpasswd")),
+		filepath.Join(certs, "cert.pem"), filepath.Join(certs, "key.pem"))
 	r := registryAt{addr: locked, certs: certs, creds: testUser + ":" + testPassword}
 	assert.Equal(t, 7, do(t, w.command([]string{"SSL_CERT_FILE=" + filepath.Join(certs, "ca.crt")}, "copy", "oci:"+layout+":index", locked+"/app:1")).code)
 	ok(t, w.command(r.env(t), "copy", "oci:"+layout+":index", locked+"/app:1"))
 	ok(t, w.command(r.env(t), "copy", locked+"/app:1", ours+"/from-locked:1"))
 	assert.Equal(t, idx.Desc.Digest.String()+"\n", ok(t, w.command(nil, "digest", ours+"/from-locked:1")).stdout)
-}
-
-// dockerRegistryWith starts docker-registry with more lines of configuration, over TLS when certs has a certificate.
-func dockerRegistryWith(t *testing.T, more string, certs ...string) string {
-	t.Helper()
-	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	require.NoError(t, l.Close())
-	tls := ""
-	if len(certs) > 0 {
-		tls = fmt.Sprintf(", tls: {certificate: %s, key: %s}", filepath.Join(certs[0], "cert.pem"), filepath.Join(certs[0], "key.pem"))
-	}
-	config := filepath.Join(dir, "config.yml")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil,
-		"version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: \"%s\"%s}\n%s",
-		filepath.Join(dir, "data"), addr, tls, more), 0o644))
-	daemon(t, func() error {
-		c, err := net.DialTimeout("tcp", addr, time.Second)
-		if err != nil {
-			return err
-		}
-		return c.Close()
-	}, tool(t, "docker-registry"), "serve", config)
-	return addr
 }
 
 // TestInterop_layout: what was carried across an air gap is pulled by peers from the archive itself.

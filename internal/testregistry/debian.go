@@ -17,11 +17,20 @@ import (
 )
 
 // debianWait is how long a registry may take to start, on a machine that does much else.
-const debianWait = 30 * time.Second
+const debianWait = 2 * time.Minute
 
 // Debian starts Debian's docker-registry (distribution 2.8) with a directory of its own and returns its HOST:PORT. It ends with
 // the test. Without the package the test is skipped; in CI it fails.
 func Debian(tb testing.TB) string {
+	tb.Helper()
+	return DebianWith(tb, "", "", "")
+}
+
+// DebianWith is [Debian] with more lines of configuration, over TLS when there is a certificate and its key.
+//
+// The program cannot say which port it got, and one that is free now may be another test's when it has started: it listens on
+// a socket of the file system, and what is asked on a port of ours is passed on to that.
+func DebianWith(tb testing.TB, more, cert, key string) string {
 	tb.Helper()
 	bin, err := exec.LookPath("docker-registry")
 	if err != nil {
@@ -33,18 +42,20 @@ func Debian(tb testing.TB) string {
 			tb.Skip("this machine lacks Debian's package docker-registry: make deps")
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") // it does not say which port it got: one that was free this moment
+	dir := tb.TempDir()
+	short, err := os.MkdirTemp("", "reg") // the name of a socket has room for a hundred bytes
 	if err != nil {
 		tb.Fatal(err)
 	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		tb.Fatal(err)
+	tb.Cleanup(func() { _ = os.RemoveAll(short) })
+	socket := filepath.Join(short, "s")
+	tls := ""
+	if cert != "" {
+		tls = fmt.Sprintf(", tls: {certificate: %q, key: %q}", cert, key)
 	}
-	dir := tb.TempDir()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Appendf(nil, "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n",
-		filepath.Join(dir, "data"), addr)
+	text := fmt.Appendf(nil, "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}\nhttp: {net: unix, addr: %q%s}\n%s",
+		filepath.Join(dir, "data"), socket, tls, more)
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -54,20 +65,30 @@ func Debian(tb testing.TB) string {
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // says that it was killed
+		close(ended)
+	}()
 	tb.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may have ended by itself
-		_ = cmd.Wait()         // says that it was killed
+		<-ended
 		if tb.Failed() {
 			tb.Logf("docker-registry said:\n%s", said.String())
 		}
 	})
-	for end := time.Now().Add(debianWait); ; time.Sleep(20 * time.Millisecond) {
-		resp, err := http.Get("http://" + addr + "/v2/")
-		if err == nil && resp.Body.Close() == nil && resp.StatusCode == http.StatusOK {
-			return addr
+	for end := time.After(debianWait); ; {
+		c, err := net.Dial("unix", socket)
+		if err == nil {
+			_ = c.Close()
+			return (&Proxy{}).start(tb, "unix", socket)
 		}
-		if time.Now().After(end) {
-			tb.Fatalf("docker-registry does not answer on %s", addr)
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ended:
+			tb.Fatal("docker-registry has ended")
+		case <-end:
+			tb.Fatalf("docker-registry does not listen: %v", err)
 		}
 	}
 }

@@ -44,6 +44,11 @@ func (p *Proxy) Connections() int { return int(p.conns.Load()) }
 // Start listens until the test ends, and returns HOST:PORT.
 func (p *Proxy) Start(tb testing.TB, target string) string {
 	tb.Helper()
+	return p.start(tb, "tcp", target)
+}
+
+func (p *Proxy) start(tb testing.TB, network, target string) string {
+	tb.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -60,7 +65,7 @@ func (p *Proxy) Start(tb testing.TB, target string) string {
 			}
 			p.conns.Add(1)
 			var d net.Dialer
-			up, err := d.DialContext(ctx, "tcp", target)
+			up, err := d.DialContext(ctx, network, target)
 			if err != nil || p.refuse.Load() {
 				_ = down.Close()
 				if up != nil {
@@ -68,7 +73,7 @@ func (p *Proxy) Start(tb testing.TB, target string) string {
 				}
 				continue
 			}
-			wg.Go(func() { p.pipe(ctx, down.(*net.TCPConn), up.(*net.TCPConn)) })
+			wg.Go(func() { p.pipe(ctx, down, up) })
 		}
 	})
 	return l.Addr().String()
@@ -85,22 +90,25 @@ func (p *Proxy) next() int64 {
 	return n
 }
 
-func (p *Proxy) pipe(ctx context.Context, down, up *net.TCPConn) {
+func (p *Proxy) pipe(ctx context.Context, down, up net.Conn) {
 	var left atomic.Int64
 	left.Store(p.next())
 	var asked atomic.Bool // something went up since the last that came down
 	var once sync.Once
 	end := func() { _ = down.Close(); _ = up.Close() }
 	defer context.AfterFunc(ctx, end)()
-	move := func(to, from *net.TCPConn, back bool) {
+	move := func(to, from net.Conn, back bool) {
 		defer end()
 		buf := make([]byte, 16<<10)
 		for {
 			n, err := from.Read(buf)
 			if rest := left.Add(int64(-n)); rest < 0 {
 				once.Do(func() { p.cuts.Add(1) })
-				_ = down.SetLinger(0) // a reset, not an end
-				_ = up.SetLinger(0)
+				for _, c := range []net.Conn{down, up} {
+					if c, ok := c.(*net.TCPConn); ok {
+						_ = c.SetLinger(0) // a reset, not an end
+					}
+				}
 				return
 			}
 			if n > 0 && !p.silent.Load() {

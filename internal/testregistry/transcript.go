@@ -66,7 +66,7 @@ func (t *Transcript) Requests() []Request {
 // Settled is Requests when all of them are answered, or cut: an answer may arrive before its server has written that down.
 func (t *Transcript) Settled(tb testing.TB) []Request {
 	tb.Helper()
-	for range 1000 {
+	for range 12_000 {
 		t.lines.Lock()
 		open := slices.ContainsFunc(t.list, func(r *Request) bool { return !r.over })
 		t.lines.Unlock()
@@ -75,7 +75,7 @@ func (t *Transcript) Settled(tb testing.TB) []Request {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	tb.Error("requests are not answered after 5 seconds")
+	tb.Error("requests are not answered after a minute")
 	return t.Requests()
 }
 
