@@ -134,7 +134,7 @@ func (p *play) types(wait, text string) {
 
 func (p *play) shows(text string) {
 	p.t.Helper()
-	for end := time.After(60 * time.Second); ; {
+	for end := time.After(2 * time.Minute); ; {
 		p.mu.Lock()
 		shown := p.text
 		p.mu.Unlock()
@@ -209,10 +209,9 @@ func TestRunTerminal(t *testing.T) {
 			p.shows("/dev/pts/N\r\n31 91\r\n1\r\n")
 			assert.NotEqual(t, before.Lflag, p.modes().Lflag, "raw while it runs")
 			p.resize(80, 25)
-			p.types("ready> ", "sleep 0.3; stty size\r")
-			p.types("25 80", "sleep 1000 || true; echo went on\r")
-			time.Sleep(200 * time.Millisecond) // the shell has to have started it
-			p.types("echo went on", "\x03")
+			p.types("ready> ", "until stty size | grep -q ^25; do sleep 0.1; done; stty size\r")
+			p.types("25 80", "(echo began as $((7 * 6)); exec sleep 1000) || true; echo went on\r")
+			p.types("began as 42", "\x03") // the shell reads no line now, which would take the key for a part of it
 			p.types("ready> ", "exit 5\r")
 			p.exits(5)
 			assert.Equal(t, before, p.modes(), "as it was")
@@ -263,7 +262,9 @@ func TestRunSignals(t *testing.T) {
 		go func() { done <- cmd.Wait() }()
 		var exit *exec.ExitError
 		for {
-			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+			if err := cmd.Process.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) { // it may have ended since
+				require.NoError(t, err)
+			}
 			select {
 			case err := <-done:
 				require.ErrorAs(t, err, &exit)
