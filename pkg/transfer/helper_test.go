@@ -56,16 +56,17 @@ func (m memory) Blob(ctx context.Context, desc ocispec.Descriptor) (io.ReadClose
 	return io.NopCloser(bytes.NewReader(raw)), err
 }
 
-// counter passes requests on, and counts, delays or refuses them.
+// counter passes requests on, and counts, holds or refuses them.
 type counter struct {
 	http.Handler
 
 	counting sync.Mutex
-	delay    time.Duration
 	lines    []string // "GET manifests"
 	hook     func(w http.ResponseWriter, r *http.Request) bool
 	now      int // requests that are under way
 	most     int // that ever were at once
+	crowd    int // requests wait until so many of them are under way
+	complete chan struct{}
 }
 
 func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -78,16 +79,25 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.counting.Lock()
 	c.lines = append(c.lines, line)
-	hook, delay := c.hook, c.delay
+	hook, complete := c.hook, c.complete
 	c.now++
 	c.most = max(c.most, c.now)
+	if complete != nil && c.now >= c.crowd {
+		close(complete)
+		c.complete = nil
+	}
 	c.counting.Unlock()
 	defer func() {
 		c.counting.Lock()
 		defer c.counting.Unlock()
 		c.now--
 	}()
-	time.Sleep(delay)
+	if complete != nil {
+		select {
+		case <-complete:
+		case <-time.After(time.Minute): // they never come: atOnce tells
+		}
+	}
 	if hook == nil || !hook(w, r) {
 		c.Handler.ServeHTTP(w, r)
 	}
@@ -108,10 +118,11 @@ func (c *counter) setHook(h func(w http.ResponseWriter, r *http.Request) bool) {
 	c.hook = h
 }
 
-func (c *counter) setDelay(d time.Duration) {
+// gather holds all requests until n of them are under way at once.
+func (c *counter) gather(n int) {
 	c.counting.Lock()
 	defer c.counting.Unlock()
-	c.delay = d
+	c.crowd, c.complete = n, make(chan struct{})
 }
 
 // atOnce is the most requests that were under way at one time since reset.

@@ -272,9 +272,9 @@ func TestMerge_requests(t *testing.T) {
 					put(t, env, image(fmt.Sprintf("linux/arch%d", i), "x"), r)
 					refs = append(refs, r)
 				}
-				c.setDelay(20 * time.Millisecond)
 				env = newEnv(t)
 				c.reset()
+				c.gather(min(n, 10))
 				got, _ := mustMerge(t, env, at(t, "%s/app:all", host), MergeOptions{}, refs...)
 				assert.GreaterOrEqual(t, c.atOnce(), min(n, 10), "few round trips: requests at once")
 				lines := c.reset()
@@ -282,7 +282,6 @@ func TestMerge_requests(t *testing.T) {
 				assert.EqualValues(t, 2*n+1, got.Requests)
 				assert.Equal(t, 1, countOf(lines, "PUT manifests"))
 
-				c.setDelay(0)
 				tags := []ref.Ref{at(t, "%s/app:a", host), at(t, "%s/app:b", host), at(t, "%s/app:c", host)}
 				_, err := Merge(t.Context(), env, tags, sourcesOf(refs...), MergeOptions{})
 				require.NoError(t, err)
