@@ -243,7 +243,8 @@ func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	var log bytes.Buffer
-	o := serve.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Ready: func(addr string) { ready <- addr }, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	run := &instance{}
+	o := serve.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), MetricsListen: "127.0.0.1:0", ReadyMetrics: func(addr string) { run.metrics = addr }, Ready: func(addr string) { ready <- addr }, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	go func() { done <- serve.Run(ctx, o) }()
 	addr := <-ready
 	assert.True(t, serve.IsLoopback(addr))
@@ -252,7 +253,7 @@ func TestRun(t *testing.T) {
 	assert.Contains(t, []int{400, 404}, a.call("GET", "/v2/a%0alevel=ERROR%1b[31m/manifests/x", nil).status)
 
 	second := o
-	second.Listen, second.Dir = addr, t.TempDir()
+	second.Listen, second.MetricsListen, second.Dir = addr, "", t.TempDir()
 	err := serve.Run(t.Context(), second)
 	require.ErrorIs(t, err, serve.ErrInUse)
 	assert.Contains(t, err.Error(), addr)
@@ -273,7 +274,7 @@ func TestRun(t *testing.T) {
 	}()
 	_, err = pw.Write([]byte("hel"))
 	require.NoError(t, err)
-	time.Sleep(20 * time.Millisecond) // the request has begun
+	run.inFlight(t)
 	cancel()
 	_, err = pw.Write([]byte("lo"))
 	require.NoError(t, err)

@@ -158,7 +158,7 @@ func TestTimeouts_F04_silence(t *testing.T) {
 			defer conn.Close()
 			_, err = io.WriteString(conn, request)
 			require.NoError(t, err)
-			require.NoError(t, conn.SetReadDeadline(time.Now().Add(30*time.Second)))
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(2*time.Minute)))
 			_, err = io.Copy(io.Discard, conn)
 			if err != nil { // hung up hard, which is fine; a deadline of ours is not
 				assert.NotErrorIs(t, err, errTimeout, "the server waits for ever")
@@ -167,14 +167,19 @@ func TestTimeouts_F04_silence(t *testing.T) {
 	}
 	t.Run("slow but alive", func(t *testing.T) {
 		t.Parallel()
+		// Of a server whose other times are long: this side may come late, too.
+		run := running(t, serve.Options{
+			Dir:      t.TempDir(),
+			Timeouts: serve.Timeouts{Header: 2 * time.Minute, Body: 5 * time.Second, Idle: 2 * time.Minute},
+		})
 		conn, err := net.Dial("tcp", run.addr)
 		require.NoError(t, err)
 		defer conn.Close()
 		body := strings.Repeat("x", 12)
 		_, err = fmt.Fprintf(conn, "POST /v2/app/blobs/uploads/?digest=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n", digest.FromString(body))
 		require.NoError(t, err)
-		for range 12 { // twice as long as silence may last
-			time.Sleep(350 * time.Millisecond)
+		for range 12 { // longer than silence may last
+			time.Sleep(500 * time.Millisecond)
 			_, err = io.WriteString(conn, "x")
 			require.NoError(t, err)
 		}

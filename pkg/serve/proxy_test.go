@@ -241,7 +241,7 @@ func TestProxy_itself(t *testing.T) {
 	a := api{t, srv.URL}
 	start := time.Now()
 	assert.Equal(t, http.StatusBadGateway, a.call("GET", "/v2/a/manifests/1", nil).status)
-	assert.Less(t, time.Since(start), 30*time.Second)
+	assert.Less(t, time.Since(start), 2*time.Minute)
 }
 
 func TestProxy_options(t *testing.T) {
