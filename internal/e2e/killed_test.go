@@ -53,7 +53,7 @@ func TestKilledAnywhere(t *testing.T) {
 	require.NoError(t, err)
 	took := time.Since(start)
 	kills := 0
-	for round := range soaked(4, 150) {
+	for round := 0; round < soaked(4, 150) || kills == 0 && round < 30; round++ { // all may have ended before: the first took longest
 		dir := w.dir(t, fmt.Sprintf("anywhere-%d", round+1))
 		tag := fmt.Sprintf("killed%d:1", round)
 		for range 3 { // what one leaves, the next meets
