@@ -81,7 +81,7 @@ test: ## everything that decides; installs what it needs when root, else says wh
 
 .PHONY: unit
 unit: ## all tests but those of the whole program (Go; more of them run with the packages of make deps)
-	$(GO) test -timeout 10m $(UNIT)
+	$(GO) test -timeout 30m $(UNIT)
 
 .PHONY: e2e-long
 e2e-long: ## Debian's compilers from a Dockerfile, on two architectures (Go, make deps; many minutes)
@@ -89,7 +89,7 @@ e2e-long: ## Debian's compilers from a Dockerfile, on two architectures (Go, mak
 
 .PHONY: e2e
 e2e: ## the program beside its peers, as root and as ordinary users (Go, make deps; minutes)
-	$(GO) test -timeout 20m ./internal/e2e ./internal/differential
+	$(GO) test -timeout 40m ./internal/e2e ./internal/differential
 
 .PHONY: conformance
 conformance: ## the distribution specification's own tests against serve, fresh, with what they print (Go, apache2-utils)
@@ -110,7 +110,7 @@ rootless: ## tests again as two ordinary users, with and without subuid ranges (
 .PHONY: race
 # Dockerfiles are left out: BuildKit's frontend sets a flag of its resolve cache from several goroutines (builder.withResolveCache).
 race: ## tests under the race detector (Go, a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 15m $$($(GO) list ./... | grep -v -e /internal/e2e -e /internal/consumer -e /internal/layering -e /internal/differential -e /pkg/build$$ -e /pkg/frontend/dockerfile -e /bench)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m $$($(GO) list ./... | grep -v -e /internal/e2e -e /internal/consumer -e /internal/layering -e /internal/differential -e /pkg/build$$ -e /pkg/frontend/dockerfile -e /bench)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (Go)
@@ -166,7 +166,7 @@ nodes: ## builds on real BuildKit daemons, over every endpoint: the same images 
 
 .PHONY: nodes-short
 nodes-short: ## the same without daemons in containers, as make test runs it (root, runc; a minute, and one to build BuildKit once)
-	MANIFESTCTL_NODES=short $(GO) test -count=1 -timeout 15m ./internal/e2e -run TestNode
+	MANIFESTCTL_NODES=short $(GO) test -count=1 -timeout 30m ./internal/e2e -run TestNode
 
 .PHONY: differential
 differential: ## Dockerfiles built by a real BuildKit and by us: equal configs and layers (root, runc, busybox-static; minutes)

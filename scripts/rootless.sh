@@ -36,7 +36,7 @@ for kind in ranges single; do
 		echo "test $dir as $user"
 		start=$SECONDS
 		if ! (cd "$work/tree/$dir" && setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
-			env PATH="$PATH" TMPDIR="$tmp" CI="${CI-}" ./rootless.test -test.timeout 5m ${TEST_FLAGS-}) >"$work/log" 2>&1 </dev/null; then
+			env PATH="$PATH" TMPDIR="$tmp" CI="${CI-}" ./rootless.test -test.timeout 20m ${TEST_FLAGS-}) >"$work/log" 2>&1 </dev/null; then
 			cat "$work/log"
 			failed+=("$dir as $user")
 		fi

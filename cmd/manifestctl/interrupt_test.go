@@ -73,7 +73,7 @@ func TestD19_Interrupt(t *testing.T) {
 			var exit *exec.ExitError
 			require.ErrorAs(t, err, &exit, "%s", talk.String())
 			assert.Equal(t, tc.code, exit.ExitCode(), "%s", talk.String())
-			assert.Less(t, time.Since(start), 20*time.Second)
+			assert.Less(t, time.Since(start), 5*time.Minute, "the step sleeps for ten")
 			assert.Empty(t, stdout.String())
 			assert.Contains(t, talk.String(), "CANCELED")
 

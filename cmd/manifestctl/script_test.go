@@ -240,7 +240,7 @@ func startRegistry(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv(args[0], addr)
 	case <-ended:
 		ts.Fatalf("serve ended without an address")
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		ts.Fatalf("serve does not say where it listens")
 	}
 }

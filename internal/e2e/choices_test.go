@@ -217,12 +217,12 @@ func daemon(t *testing.T, ready func() error, program string, args ...string) {
 		_ = cmd.Process.Signal(os.Interrupt)
 		select {
 		case <-ended:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			_ = cmd.Process.Kill()
 			<-ended
 		}
 	})
-	for range 300 {
+	for range 1200 { // two minutes
 		err := ready()
 		if err == nil {
 			return

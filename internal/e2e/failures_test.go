@@ -118,10 +118,10 @@ func TestKilledBuild(t *testing.T) {
 			c := w.command(nil, "build", "--progress", "plain", "--platform", "linux/amd64", dir)
 			c.Stderr = &log
 			require.NoError(t, c.Start())
-			require.Eventually(t, func() bool { return len(sleepers(t)) > 0 }, 20*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return len(sleepers(t)) > 0 }, 2*time.Minute, 10*time.Millisecond)
 			require.NoError(t, c.Process.Signal(syscall.SIGKILL))
 			_ = c.Wait()
-			assert.Eventually(t, func() bool { return len(sleepers(t)) == 0 }, 5*time.Second, 10*time.Millisecond)
+			assert.Eventually(t, func() bool { return len(sleepers(t)) == 0 }, time.Minute, 10*time.Millisecond)
 
 			ok(t, w.command(nil, "store", "check", "--read-data"))
 			spec, err := os.ReadFile(filepath.Join(dir, "rootfs.yaml"))

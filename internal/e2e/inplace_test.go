@@ -54,7 +54,7 @@ func killedInPlace(t *testing.T, docker func(args ...string) *exec.Cmd, dir stri
 	for _, victims := range [][]string{{build}, {agent}, {build, agent}} {
 		t.Run(strings.Join(victims, " and "), func(t *testing.T) {
 			must(t, docker("exec", "-d", name, "/bin/manifestctl", "--root", "/store", "build", "--executor", "inplace", "-o", "type=oci,dest=/work/killed.tar", "-f", "/ctx/Sleep", "/ctx"))
-			require.Eventually(t, func() bool { return pid(t, step) != 0 }, time.Minute, 50*time.Millisecond)
+			require.Eventually(t, func() bool { return pid(t, step) != 0 }, 3*time.Minute, 50*time.Millisecond)
 			assert.NotEqual(t, before, look(), "the step has the root")
 			var pids []int
 			for _, v := range victims {
@@ -64,7 +64,7 @@ func killedInPlace(t *testing.T, docker func(args ...string) *exec.Cmd, dir stri
 			for _, p := range pids { // at once, so that none of two sees the other's end
 				require.NoError(t, syscall.Kill(p, syscall.SIGKILL))
 			}
-			require.Eventually(t, func() bool { return pid(t, step) == 0 && pid(t, "manifestctl") == 0 }, time.Minute, 50*time.Millisecond)
+			require.Eventually(t, func() bool { return pid(t, step) == 0 && pid(t, "manifestctl") == 0 }, 3*time.Minute, 50*time.Millisecond)
 			if len(victims) == 2 {
 				out, err := output(docker("exec", name, "/.manifestctl-inplace/manifestctl", "doctor", "--executor", "inplace"))
 				require.NoError(t, err, "%s", out)

@@ -282,7 +282,7 @@ func TestNodes(t *testing.T) {
 			for _, text := range tc.want {
 				assert.Contains(t, r.stderr, text, name)
 			}
-			assert.Less(t, time.Since(began), time.Minute, "%s: it is said at once", name)
+			assert.Less(t, time.Since(began), 5*time.Minute, "%s: it is said at once", name)
 		}
 	})
 

@@ -50,7 +50,7 @@ func (g *gated) run(t *testing.T) (build.Result, error) {
 	require.NoError(t, err)
 	out, err := output.Parse("type=registry")
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	return build.Run(ctx, st, build.Request{
 		File: filepath.Join(dir, "Dockerfile"), ContextDir: dir, Dockerfile: &build.Dockerfile{},
@@ -63,9 +63,9 @@ func uploads(reg *testregistry.Registry) []testregistry.Request {
 	return reg.Of("PUT", testregistry.Uploads)
 }
 
-// waitForUpload waits until the registry has a blob, or half a minute.
+// waitForUpload waits until the registry has a blob, or two minutes.
 func waitForUpload(reg *testregistry.Registry) bool {
-	for range 3000 {
+	for range 12_000 {
 		if slices.ContainsFunc(uploads(reg), func(r testregistry.Request) bool { return r.Status == http.StatusCreated }) {
 			return true
 		}
@@ -170,7 +170,7 @@ func TestABlobThatFailedAheadIsSentAgain(t *testing.T) {
 	g := newGated(t)
 	g.reg.Between("POST", testregistry.Uploads, 1, 1, testregistry.Status(http.StatusForbidden, "DENIED"))
 	g.gate = func() int {
-		for range 3000 {
+		for range 12_000 {
 			if g.reg.Count("POST", testregistry.Uploads) > 0 {
 				break
 			}

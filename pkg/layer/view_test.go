@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	waitFor = 5 * time.Second
+	waitFor = time.Minute
 	tick    = 10 * time.Millisecond
 )
 

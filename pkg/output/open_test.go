@@ -158,7 +158,7 @@ func TestFileDestinations(t *testing.T) {
 		select {
 		case data := <-read:
 			requireBlobs(t, untar(t, data), p)
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("nothing came through the fifo")
 		}
 		info, err := os.Lstat(fifo)

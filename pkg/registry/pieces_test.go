@@ -72,7 +72,7 @@ func TestPushBlob_C18_piecesReadOnce(t *testing.T) {
 			assert.True(t, f.holds("app", b))
 			assert.LessOrEqual(t, read.Load(), tc.most)
 			assert.Greater(t, f.count("PATCH", testregistry.Uploads), size/chunk-3)
-			assert.Eventually(t, func() bool { return opened.Load() == 0 }, 10*time.Second, 10*time.Millisecond, "all sources are closed")
+			assert.Eventually(t, func() bool { return opened.Load() == 0 }, time.Minute, 10*time.Millisecond, "all sources are closed")
 		})
 	}
 }

@@ -51,7 +51,7 @@ func (s *screen) String() string {
 // shows waits for a text.
 func (s *screen) shows(t *testing.T, text string) {
 	t.Helper()
-	for end := time.After(30 * time.Second); !strings.Contains(s.String(), text); {
+	for end := time.After(2 * time.Minute); !strings.Contains(s.String(), text); {
 		select {
 		case <-s.more:
 		case <-end:

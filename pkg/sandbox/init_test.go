@@ -26,7 +26,7 @@ func TestInitDies(t *testing.T) {
 	select {
 	case err := <-ended:
 		require.ErrorIs(t, err, errInit)
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("waits for an init that is dead")
 	}
 }

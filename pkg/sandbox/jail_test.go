@@ -238,14 +238,14 @@ func TestJail(t *testing.T) {
 		s.Args = append(s.Args, "--", "sleep", tok)
 		done := make(chan error, 1)
 		go func() { done <- b.pool.Run(ctx, s) }()
-		require.Eventually(t, func() bool { return running(t, tok) > 1 }, 30*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return running(t, tok) > 1 }, time.Minute, 5*time.Millisecond)
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
-		require.Eventually(t, func() bool { return running(t, tok) == 0 }, 30*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return running(t, tok) == 0 }, time.Minute, 5*time.Millisecond)
 	})
 	t.Run("a fifo with one end, by a name in /proc", func(t *testing.T) {
 		for _, name := range []string{"/proc/self/fd", "/dev/fd"} {
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			s := b.inTree(b.step("mkfifo", "/p", "--", "fifo", "/p", name))
 			var out bytes.Buffer
 			s.Stdout, s.Stderr = &out, &out

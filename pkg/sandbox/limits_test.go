@@ -31,8 +31,8 @@ func TestE05(t *testing.T) {
 		}{
 			"E05 a fork bomb":                {[]string{"bomb", token(), "7"}, Resources{PIDs: 40}, "too many processes: it had more than 40, with their threads (--pids)"},
 			"E05 a memory hog":               {[]string{"eat", "400"}, Resources{Memory: 64 << 20}, "out of memory: it used more than 64 MiB (--memory)"},
-			"E05 many small memory hogs":     {[]string{"daemon", "eat", "40", "--", "daemon", "eat", "40", "--", "daemon", "eat", "40", "--", "sleep", "60000"}, Resources{Memory: 80 << 20}, "out of memory: it used more than 80 MiB (--memory)"},
-			"E05 a disk filler":              {[]string{"waste", "/", "100", "1", "--", "sleep", "60000"}, Resources{Disk: 8 << 20}, "out of disk: it wrote more than 8 MiB into its root file system (--disk)"},
+			"E05 many small memory hogs":     {[]string{"daemon", "eat", "40", "--", "daemon", "eat", "40", "--", "daemon", "eat", "40", "--", "sleep", "600000"}, Resources{Memory: 80 << 20}, "out of memory: it used more than 80 MiB (--memory)"},
+			"E05 a disk filler":              {[]string{"waste", "/", "100", "1", "--", "sleep", "600000"}, Resources{Disk: 8 << 20}, "out of disk: it wrote more than 8 MiB into its root file system (--disk)"},
 			"E05 a disk filler of one file":  {[]string{"waste", "/", "1", "20"}, Resources{Disk: 8 << 20}, ""},
 			"E05 an endless sleep":           {[]string{"sleep", "600000"}, Resources{Timeout: 200 * time.Millisecond}, "out of time: it ran for longer than 200ms (--step-timeout)"},
 			"E05 an endless sleep of others": {[]string{"daemon", "sleep", "600000", "--", "sleep", "600000"}, Resources{Timeout: 200 * time.Millisecond}, "out of time"},
@@ -50,7 +50,7 @@ func TestE05(t *testing.T) {
 					assert.Contains(t, exit.Limit, tc.want)
 					assert.Contains(t, r.failure.Error(), tc.want+map[bool]string{true: " (exit code 137)"}[strings.HasSuffix(tc.want, ")")])
 				}
-				assert.Less(t, r.took, 30*time.Second)
+				assert.Less(t, r.took, 5*time.Minute)
 				assert.DirExists(t, s.Keep, "what it left can be looked at")
 				require.NoError(t, b.pool.Remove(t.Context(), s.Keep))
 				assert.Equal(t, "again\n", b.ok("echo", "again"))
@@ -58,7 +58,7 @@ func TestE05(t *testing.T) {
 		}
 		t.Run("what is allowed", func(t *testing.T) {
 			s := b.step("waste", "/", "2", "1", "--", "processors", "--", "self", "echo", "x")
-			s.Resources = Resources{Memory: 512 << 20, PIDs: 100, Disk: 64 << 20, CPUs: 1000, Timeout: time.Minute}
+			s.Resources = Resources{Memory: 512 << 20, PIDs: 100, Disk: 64 << 20, CPUs: 1000, Timeout: 5 * time.Minute}
 			r := b.run(s)
 			require.NoError(t, r.failure, r.err)
 			if b.pool.Watched(Resources{CPUs: 1}) != nil {
@@ -105,7 +105,7 @@ func TestE05FullDisk(t *testing.T) {
 	}
 	probe(t, runtime.GOARCH)
 	shared := testuser.Shared(t, "probe-"+runtime.GOARCH, nil)
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestE05FullDisk$", "-test.v", "-test.timeout=60s")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestE05FullDisk$", "-test.v", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), full+"=1", "MANIFESTCTL_TEST_SHARED="+filepath.Dir(shared), "MANIFESTCTL_TEST_VARIANT=user")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,

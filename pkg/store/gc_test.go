@@ -200,7 +200,7 @@ func TestGCOfIndexBomb(t *testing.T) {
 	sound(t, s)
 	_, err := reopened(t, s).GC(t.Context(), GCOptions{})
 	require.NoError(t, err)
-	assert.Less(t, time.Since(start), 5*time.Second)
+	assert.Less(t, time.Since(start), time.Minute)
 }
 
 func TestGCWaitsForItsTurn(t *testing.T) {

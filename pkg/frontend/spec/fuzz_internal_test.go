@@ -43,7 +43,7 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		start := time.Now()
 		b, err := load(context.Background(), "rootfs.yaml", []byte(text), dir, o)
-		require.Less(t, time.Since(start), 2*time.Second)
+		require.Less(t, time.Since(start), 20*time.Second) // of a machine that does more than this
 		if err == nil {
 			require.NotNil(t, b)
 			require.Len(t, b.Targets, 2)

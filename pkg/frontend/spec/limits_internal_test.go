@@ -30,7 +30,7 @@ func TestParseIsBounded(t *testing.T) {
 			r := newReporter("rootfs.yaml", []byte(text))
 			start := time.Now()
 			parse(r, []byte(text))
-			assert.Less(t, time.Since(start), 20*time.Second)
+			assert.Less(t, time.Since(start), time.Minute)
 			if tc.want == "" {
 				require.Empty(t, r.errs)
 				return

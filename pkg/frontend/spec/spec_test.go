@@ -61,7 +61,7 @@ func load(t testing.TB, dir, file string) (*graph.Build, error) {
 	select {
 	case r := <-done:
 		return r.b, r.err
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("Load hangs")
 		return nil, nil
 	}
