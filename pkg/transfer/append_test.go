@@ -330,6 +330,9 @@ func readAll(t *testing.T, env Env, tag ref.Ref) (seen map[digest.Digest]bool, s
 	return seen, func() {
 		cancel()
 		<-done
+		if desc, err := env.Registry.Resolve(t.Context(), tag); assert.NoError(t, err) {
+			seen[desc.Digest] = true
+		}
 	}
 }
 
