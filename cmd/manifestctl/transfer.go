@@ -34,11 +34,12 @@ func (e *env) withTransferAs(ctx context.Context, adjust func(*registry.Options)
 	o := e.registry()
 	adjust(&o)
 	var done func()
+	env := transfer.Env{Stdout: e.stdout, Now: e.now}
 	o.Events, done = e.transferProgress()
 	defer done()
 	client := registry.New(o)
 	defer client.Close()
-	env := transfer.Env{Registry: client, Stdout: e.stdout, Now: e.now}
+	env.Registry = client
 	written, used := inStore(writes), inStore(reads) || inStore(writes)
 	if !used {
 		return f(env)
@@ -55,7 +56,12 @@ func (e *env) transferProgress() (_ event.Sink, done func()) {
 	if cols, _ := e.size(); cols > 0 && !e.globals.silent {
 		if term := e.getenv("TERM"); term != "" && term != "dumb" {
 			d := ui.New(ui.TTY, e.stderr, ui.Options{Now: e.now, Size: e.size, Term: term, NoColor: e.getenv("NO_COLOR") != "", Title: "Transferring"})
-			return d.Sink(), d.Close
+			stdout, stderr := e.stdout, e.stderr
+			e.stdout, e.stderr = d.Writer(stdout), d.Writer(stderr) // the same terminal, most often
+			return d.Sink(), func() {
+				d.Close()
+				e.stdout, e.stderr = stdout, stderr
+			}
 		}
 	}
 	m := newMovement(e, nil)

@@ -93,6 +93,7 @@ func (p *plain) moved(at time.Time, e event.Event) {
 func (p *plain) printf(format string, a ...any) { _, _ = fmt.Fprintf(p.w, format, a...) } // writer knows no errors
 
 func (p *plain) flush()         { _ = p.w.Flush() }
+func (p *plain) clear()         { p.flush() }
 func (p *plain) tick(time.Time) {}
 
 func (p *plain) close(time.Time) {
@@ -117,6 +118,7 @@ func newQuiet(w io.Writer, o Options) *quiet {
 
 func (q *quiet) event(at time.Time, e event.Event) { q.keep(at, e) }
 func (q *quiet) flush()                            {}
+func (q *quiet) clear()                            {}
 func (q *quiet) tick(time.Time)                    {}
 func (q *quiet) close(time.Time)                   { _, _ = io.WriteString(q.w, q.failures(q.clean)) }
 

@@ -28,5 +28,6 @@ func newRaw(w io.Writer) *raw {
 
 func (r *raw) event(at time.Time, e event.Event) { _ = r.enc.Encode(Record{at.UTC(), e}) } // writer knows no errors
 func (r *raw) flush()                            { _ = r.w.Flush() }
+func (r *raw) clear()                            { r.flush() }
 func (r *raw) tick(time.Time)                    {}
 func (r *raw) close(time.Time)                   { r.flush() }

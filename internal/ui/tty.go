@@ -79,6 +79,31 @@ func (t *tty) colour(code, s string) string {
 func (t *tty) flush()             {}
 func (t *tty) tick(now time.Time) { t.draw(now, false) }
 
+// clear takes the block away; the next drawing is below what is written then.
+func (t *tty) clear() {
+	var b bytes.Buffer
+	t.over(&b)
+	b.WriteString("\x1b[J")
+	t.drawn = t.drawn[:0]
+	_, _ = t.w.Write(b.Bytes()) // writer knows no errors
+}
+
+// over goes up to where the block begins, and writes the lines that stay.
+func (t *tty) over(b *bytes.Buffer) {
+	columns := t.o.columns()
+	if columns <= 0 {
+		columns = 80
+	}
+	if up := t.height(columns); up > 0 {
+		fmt.Fprintf(b, "\x1b[%dA", up)
+	}
+	b.WriteString("\r")
+	for _, line := range t.above { // whole: they are not drawn over, so they may wrap
+		b.WriteString(line + "\x1b[K\n")
+	}
+	t.above = t.above[:0]
+}
+
 // close draws the end: what has ended, and the output of what failed.
 func (t *tty) close(now time.Time) {
 	t.draw(now, true)
@@ -92,18 +117,14 @@ func (t *tty) draw(now time.Time, final bool) {
 		columns, rows = 80, 24
 	}
 	var b bytes.Buffer
-	if up := t.height(columns); up > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA", up)
-	}
-	b.WriteString("\r")
-	for _, line := range t.above { // whole: they are not drawn over, so they may wrap
-		b.WriteString(line + "\x1b[K\n")
-	}
-	t.above = t.above[:0]
-	block := []string{fmt.Sprintf("[+] %s %s (%d/%d)", t.o.Title, seconds(now.Sub(t.began)), t.ended, t.steps)}
-	if final {
+	t.over(&b)
+	block := []string{t.headline(now)}
+	switch {
+	case final && t.steps == 0: // whoever moved something says what
+		block = nil
+	case final:
 		block[0] += t.verdict()
-	} else {
+	default:
 		block = append(block, t.underWay(now, columns-1, max(rows-2, 1))...)
 	}
 	t.drawn = t.drawn[:0]
@@ -117,6 +138,15 @@ func (t *tty) draw(now time.Time, final bool) {
 	}
 	b.WriteString("\x1b[J")
 	_, _ = t.w.Write(b.Bytes()) // writer knows no errors
+}
+
+// headline is the first line of the block.
+func (t *tty) headline(now time.Time) string {
+	line := fmt.Sprintf("[+] %s %s", t.o.Title, seconds(now.Sub(t.began)))
+	if t.steps > 0 {
+		line += fmt.Sprintf(" (%d/%d)", t.ended, t.steps)
+	}
+	return line
 }
 
 // verdict ends the last headline.

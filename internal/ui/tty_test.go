@@ -3,6 +3,7 @@ package ui
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -301,4 +302,32 @@ func FuzzScreenText(f *testing.F) {
 		}
 		require.LessOrEqual(t, width(fit(s, 20)), 20)
 	})
+}
+
+// TestTTYResult holds a result on the terminal on which progress is drawn: nothing is drawn over it.
+func TestTTYResult(t *testing.T) {
+	s := newSession(t, 60, 20, Options{NoColor: true, Title: "Transferring"})
+	move := func(at time.Duration, item string, current int64) {
+		s.send(at, event.Event{Kind: event.Progress, ID: item, Item: item, Current: current, Total: 1000})
+	}
+	move(0, "pushing sha256:aaaa", 10)
+	move(0, "pushing sha256:bbbb", 10)
+	require.Contains(t, s.look(100*ms), "[+] Transferring 0.1s\n => pushing")
+	out := s.d.Writer(s.screen)
+	n, err := io.WriteString(out, "sha256:first\n")
+	require.NoError(t, err)
+	assert.Equal(t, 13, n)
+	assert.Contains(t, s.look(200*ms), "sha256:first\n[+] Transferring 0.2s\n => pushing", "what is under way is below the result")
+	move(300*ms, "pushing sha256:aaaa", 1000)
+	move(300*ms, "pushing sha256:bbbb", 1000)
+	s.look(300 * ms)
+	_, err = io.WriteString(out, "sha256:second\n")
+	require.NoError(t, err)
+	s.d.Close()
+	_, err = io.WriteString(out, "sha256:third\n")
+	require.NoError(t, err)
+	shown := s.String()
+	assert.Contains(t, shown, "sha256:first\n => pushing", "what ended stays")
+	assert.True(t, strings.HasSuffix(shown, "sha256:second\nsha256:third\n"), shown)
+	assert.NotContains(t, shown, "[+]", "no headline is left that counts no steps")
 }

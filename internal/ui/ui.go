@@ -77,6 +77,7 @@ type renderer interface {
 	event(at time.Time, e event.Event)
 	flush()             // everything of now is known: write
 	tick(now time.Time) // time has passed
+	clear()             // nothing that will be drawn over is left on the terminal
 	close(now time.Time)
 }
 
@@ -86,6 +87,7 @@ type Display struct {
 	limit int
 	out   renderer
 	wake  chan struct{} // something was queued, or the display is closed
+	print chan func()
 	done  chan struct{} // closed when everything is written
 
 	queueing sync.Mutex // guards what follows
@@ -120,7 +122,7 @@ func New(mode Mode, w io.Writer, o Options) *Display {
 	if o.Title == "" {
 		o.Title = "Building"
 	}
-	d := &Display{now: o.Now, limit: o.Limit, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	d := &Display{now: o.Now, limit: o.Limit, wake: make(chan struct{}, 1), print: make(chan func()), done: make(chan struct{})}
 	ticks, stop := o.Ticks, func() {}
 	out := &writer{w: w}
 	switch {
@@ -172,6 +174,30 @@ func (d *Display) Close() {
 	<-d.done
 }
 
+// Writer returns a writer to w, which may be the terminal that the display draws on: what is written to it goes above what is
+// under way and is not drawn over. It waits for w, and after Close is w.
+func (d *Display) Writer(w io.Writer) io.Writer { return onTop{d, w} }
+
+type onTop struct {
+	d *Display
+	w io.Writer
+}
+
+func (o onTop) Write(p []byte) (n int, err error) {
+	written := make(chan struct{})
+	write := func() {
+		defer close(written)
+		n, err = o.w.Write(p)
+	}
+	select {
+	case o.d.print <- write:
+		<-written
+	case <-o.d.done:
+		write()
+	}
+	return n, err //nolint:wrapcheck // it is w's
+}
+
 // signal is called with queueing held.
 func (d *Display) signal() {
 	select {
@@ -203,6 +229,9 @@ func (d *Display) run(ticks <-chan time.Time, stop func()) {
 				return
 			}
 			d.out.flush()
+		case write := <-d.print:
+			d.out.clear()
+			write()
 		case <-ticks:
 			d.out.tick(d.now())
 		}
