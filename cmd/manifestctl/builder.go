@@ -105,7 +105,8 @@ func newBuilderCreate(e *env) *cobra.Command {
 			strings.Join(builder.EndpointForms(), "\n  ") + "\n" +
 			"With --driver local the node is this machine: it builds what no other node of the builder builds natively.\n\n" +
 			"tcp:// is encrypted with --driver-opt: cacert=FILE is who signed the daemon's certificate, cert=FILE,key=FILE are ours, and\n" +
-			"servername=NAME is whom the daemon's certificate must name. Nothing is started: the daemon is there already.",
+			"servername=NAME is whom the daemon's certificate must name. Nothing is made: the daemon is there already. A container that\n" +
+			"is stopped is started by --bootstrap, or by the build that needs it.",
 		Example: "  manifestctl builder create --name farm --driver remote --driver-opt cacert=ca.pem,cert=cert.pem,key=key.pem tcp://amd:1234\n" +
 			"  manifestctl builder create --append --name farm --platform linux/arm64 ssh://me@arm\n" +
 			"  manifestctl builder create --use kube-pod://buildkit-0",

@@ -307,6 +307,3 @@ func options(o builder.Options) string {
 	}
 	return strings.Join(out, ",")
 }
-
-// containers are the endpoints that are containers of an engine, by the command that looks after them.
-var containers = map[string]string{"docker-container://": "docker", "podman-container://": "podman"}

@@ -32,6 +32,7 @@ func TestNodeEndpoints(t *testing.T) {
 		t.Run("unix", func(t *testing.T) { endpointUnix(t, w, socket) })
 		t.Run("ssh", func(t *testing.T) { endpointSSH(t, w, buildctl, socket) })
 		t.Run("kube-pod", func(t *testing.T) { endpointKube(t, w, buildctl, socket) })
+		t.Run("stopped", func(t *testing.T) { endpointStopped(t, w, buildctl, socket) })
 	})
 	if os.Getenv("MANIFESTCTL_NODES") == "short" {
 		t.Log("left to make nodes: docker-container and podman-container")
@@ -233,6 +234,39 @@ exec %s --addr unix://%s "$@"
 	ok(t, w.command(env, "builder", "inspect", "--bootstrap", "bare"))
 }
 
+// endpointStopped has no engine, but a docker that does what docker does with a container that is stopped, and whose daemon
+// takes a moment to begin: a build starts it.
+func endpointStopped(t *testing.T, w who, buildctl, socket string) {
+	log, started := filepath.Join(w.home, "docker.log"), filepath.Join(w.home, "started")
+	env := []string{programs(t, w, map[string]string{"docker": fmt.Sprintf(`echo "$*" >> %[1]s
+case "$*" in
+"start mine") : > %[2]s; exit ;;
+"start gone") echo "Error response from daemon: No such container: gone" >&2; exit 1 ;;
+"exec -i gone buildctl dial-stdio") echo "Error response from daemon: container gone is not running" >&2; exit 1 ;;
+"exec -i mine buildctl dial-stdio") ;;
+*) exit 64 ;;
+esac
+[ -e %[2]s ] || { echo "Error response from daemon: container mine is not running" >&2; exit 1; }
+[ -s %[2]s ] || { echo it begins > %[2]s; echo "dial unix /run/buildkit/buildkitd.sock: connect: connection refused" >&2; exit 1; }
+exec %[3]s --addr unix://%[4]s dial-stdio
+`, log, started, buildctl, socket)})}
+	ok(t, w.command(env, "builder", "create", "--name", "mine", "docker-container://mine"))
+	r := do(t, w.command(env, "builder", "du", "mine"))
+	assert.Equal(t, 1, r.code, r.stderr)
+	assert.Contains(t, r.stderr, "hint: `manifestctl builder inspect --bootstrap NAME`", "only builds start one")
+	assert.NoFileExists(t, started)
+	buildOn(t, w, env, "mine")
+	text, err := os.ReadFile(log)
+	require.NoError(t, err)
+	assert.Equal(t, 1, strings.Count(string(text), "start mine\n"), string(text))
+
+	ok(t, w.command(env, "builder", "create", "--name", "gone", "docker-container://gone"))
+	r = do(t, w.command(env, "build", "--builder", "gone", filepath.Join(w.home, "on-mine")))
+	assert.Equal(t, 1, r.code, r.stderr)
+	assert.Contains(t, r.stderr, "docker start gone: exit status 1\nError response from daemon: No such container: gone")
+	assert.Contains(t, r.stderr, "--builder local builds on this machine")
+}
+
 // buildkitRoot makes the file system of an image of BuildKit, as an archive: the programs, runc, and what runc is linked to.
 func buildkitRoot(t *testing.T, bin string) string {
 	t.Helper()
@@ -326,13 +360,14 @@ func endpointDocker(t *testing.T, bin string) {
 	ok(t, w.command(env, "build", "--builder", "engine", "-t", registry+"/lent:1", "--push", lent))
 	assert.Contains(t, ok(t, w.command(env, "inspect", registry+"/lent:1")).stdout, "linux/amd64")
 
-	// One that is stopped is started by --bootstrap, and a build says so.
+	// One that is stopped is started by --bootstrap, and by a build.
 	ok(t, w.command(env, "builder", "stop", "mine"))
-	r := do(t, w.command(env, "build", "--builder", "mine", filepath.Join(w.home, "on-mine")))
+	r := do(t, w.command(env, "builder", "du", "mine"))
 	assert.Equal(t, 1, r.code, r.stderr)
 	assert.Contains(t, r.stderr, "is not running")
 	assert.Contains(t, r.stderr, "`manifestctl builder inspect --bootstrap NAME`")
 	ok(t, w.command(env, "builder", "inspect", "--bootstrap", "mine"))
+	ok(t, w.command(env, "builder", "stop", "mine"))
 	buildOn(t, w, env, "mine")
 }
 
@@ -353,5 +388,6 @@ func endpointPodman(t *testing.T, bin string) {
 	buildOn(t, w, env, "pod")
 	ok(t, w.command(env, "builder", "stop", "pod"))
 	ok(t, w.command(env, "builder", "inspect", "--bootstrap", "pod"))
+	ok(t, w.command(env, "builder", "stop", "pod"))
 	buildOn(t, w, env, "pod")
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,9 +37,6 @@ type (
 	NodeStatus = buildkit.Status
 	NodeWorker = buildkit.Worker
 )
-
-// nodeWait is how long a node may take to answer before a build begins.
-const nodeWait = 20 * time.Second
 
 // AskNode asks a BuildKit node what it is.
 func AskNode(ctx context.Context, n builder.Node) (s NodeStatus, err error) {
@@ -142,15 +138,12 @@ func (f *fleet) ask(ctx context.Context, n builder.Node) (*member, error) {
 	if n.Unusable != "" {
 		return nil, fmt.Errorf("node %s: %w: %s", n.Name, ErrNodeCannot, n.Unusable)
 	}
-	conn, err := buildkit.Dial(ctx, endpoint(n))
+	conn, s, err := connect(ctx, n)
+	if errors.Is(err, ErrNodeStopped) {
+		conn, s, err = f.start(ctx, n)
+	}
 	if err != nil {
 		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, nodeWait)
-	defer cancel()
-	s, err := conn.Status(ctx)
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
 	}
 	m.conn, m.candidate.Native, m.candidate.Emulated, m.candidate.Load = conn, s.Native, s.Emulated, s.Load
 	return m, nil

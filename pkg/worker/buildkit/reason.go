@@ -17,6 +17,11 @@ func (n *Node) unreachable(ctx context.Context, err error) error {
 		return cause
 	}
 	text := reason(err)
+	if !strings.Contains(text, commandEnd) {
+		if said := n.said(ctx); strings.Contains(said, commandEnd) {
+			text = said
+		}
+	}
 	kind := ErrUnreachable
 	for _, word := range []string{"x509:", "tls:", "first record does not look like a TLS handshake"} {
 		if strings.Contains(text, word) {

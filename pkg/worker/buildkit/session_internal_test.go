@@ -277,6 +277,8 @@ func TestUnreachable(t *testing.T) {
 	certFile, keyFile := file("cert", theirCert), file("key", theirKey)
 	url := "tcp://" + l.Addr().String()
 	t.Setenv("PATH", dir)
+	// It ends before gRPC has written to it, most often.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "podman"), []byte("#!/bin/sh\nexec <&-\necho Error: container state improper >&2\nexit 255\n"), 0o755))
 	for name, tc := range map[string]struct {
 		endpoint Endpoint
 		want     error
@@ -288,6 +290,7 @@ func TestUnreachable(t *testing.T) {
 		"it refuses ours":    {Endpoint{URL: url, CACert: caFile, Cert: certFile, Key: keyFile}, ErrCertificate},
 		"another name":       {Endpoint{URL: url, CACert: caFile, Server: "daemon.example"}, ErrCertificate},
 		"no docker":          {Endpoint{URL: "docker-container://box"}, ErrUnreachable},
+		"a stopped one":      {Endpoint{URL: "podman-container://box"}, ErrStopped},
 		"no such file":       {Endpoint{URL: url, CACert: filepath.Join(dir, "none")}, ErrCertificate},
 	} {
 		t.Run(name, func(t *testing.T) {
