@@ -122,6 +122,7 @@ var errorKinds = []struct {
 	{transfer.ErrConflict, exitConflict, ""},
 	{store.ErrConflict, exitConflict, ""},
 	{build.ErrDrops, exitConflict, ""},
+	{build.ErrOtherCache, exitConflict, ""},
 	{tags.ErrInUse, exitConflict, "--force deletes it all the same"},
 	{draft.ErrExists, exitConflict, "--amend adds to it, --replace makes it anew"},
 	{index.ErrDuplicate, exitFailed, "--replace-platform lets the new one take the place of the old one"},

@@ -6,6 +6,7 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/llb"
 	"github.com/manifestctl/manifestctl/pkg/lock"
+	"github.com/manifestctl/manifestctl/pkg/remotecache"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
 	"github.com/manifestctl/manifestctl/pkg/solve"
 )
@@ -26,6 +27,8 @@ var (
 	ErrNotLocked   = lock.ErrNotLocked // --locked, and an image that is not
 	ErrChanged     = lock.ErrChanged   // an image is not what is locked
 	ErrNotAllowed  = llb.ErrNotAllowed // a step that needs --allow
+	// ErrOtherCache is a --cache-to where something else is.
+	ErrOtherCache = remotecache.ErrOther
 
 	ErrHost = sandbox.ErrHost // no user namespace, no overlay
 	ErrStep = solve.ErrStep   // a step failed

@@ -111,7 +111,24 @@ func (f *finisher) export(ctx context.Context, env transfer.Env, specs []remotec
 	return nil
 }
 
+// checkCaches refuses caches under names that images get: the one would take the place of the other.
+func checkCaches(o Options, plans []plan) error {
+	for _, s := range o.CacheTo {
+		for _, p := range plans {
+			for _, n := range p.names {
+				if s.Type == remotecache.TypeRegistry && p.pushes() && n.Host == s.Ref.Host && n.Repo == s.Ref.Repo && n.Tag == s.Ref.Tag {
+					return fmt.Errorf("%w: --cache-to %s: the image gets this name: give the cache a tag of its own, or use type=inline", output.ErrInvalid, s.Ref)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func (f *finisher) exportTo(ctx context.Context, env transfer.Env, s remotecache.Spec, form form) error {
+	if err := remotecache.Check(ctx, env.Opener(), s); err != nil {
+		return err
+	}
 	targets := make([]remotecache.Target, 0, len(f.build.Targets))
 	for _, t := range f.build.Targets {
 		all := f.steps.below(t.Root, !s.Max)

@@ -56,6 +56,9 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err := checkTagging(req, o, plans); err != nil {
 		return Result{}, err
 	}
+	if err := checkCaches(o, plans); err != nil && (e.fleet == nil || !e.whole()) { // nodes give theirs another name
+		return Result{}, err
+	}
 	guard := newTagGuard(st, client, req, b.Targets, plans, o.Events)
 	if err := guard.lookAtNames(ctx); err != nil {
 		return Result{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -29,14 +30,16 @@ func (c *Cache) read(ctx context.Context, s Spec) error {
 		manifests = idx.Manifests
 	}
 	read := make([]config, len(manifests))
+	kinds := make([]content, len(manifests))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(checks)
 	for i, desc := range manifests {
 		if !index.IsManifest(desc.MediaType) {
+			kinds[i] = contentOf(desc.MediaType)
 			continue
 		}
 		g.Go(func() (err error) {
-			if read[i], err = readManifest(gctx, img, desc); err != nil {
+			if read[i], kinds[i], err = readManifest(gctx, img, desc); err != nil {
 				return fmt.Errorf("manifest %s: %w", desc.Digest, err)
 			}
 			return nil
@@ -44,6 +47,9 @@ func (c *Cache) read(ctx context.Context, s Spec) error {
 	}
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	if !slices.Contains(kinds, ours) {
+		return other(kinds)
 	}
 	for _, cfg := range read {
 		for _, l := range cfg.Layers {
@@ -61,30 +67,37 @@ func (c *Cache) read(ctx context.Context, s Spec) error {
 }
 
 // readManifest reads the records of one platform: of a cache, or inline of an image. An image without any has none.
-func readManifest(ctx context.Context, img source.Image, desc ocispec.Descriptor) (config, error) {
+func readManifest(ctx context.Context, img source.Image, desc ocispec.Descriptor) (config, content, error) {
 	raw, err := img.Manifest(ctx, desc)
 	if err != nil {
-		return config{}, err
+		return config{}, nothing, err
 	}
 	var m ocispec.Manifest
 	if err := json.Unmarshal(raw, &m); err != nil {
-		return config{}, fmt.Errorf("%w: %v", ErrInvalid, err)
+		return config{}, nothing, fmt.Errorf("%w: %v", ErrInvalid, err)
 	}
-	switch {
-	case m.Config.MediaType == MediaTypeConfig:
+	kind := contentOf(m.Config.MediaType)
+	switch kind {
+	case ours:
 		raw, err := img.Manifest(ctx, m.Config)
 		if err != nil {
-			return config{}, err
+			return config{}, kind, err
 		}
-		return decodeConfig(raw)
-	case index.IsConfig(m.Config.MediaType):
+		c, err := decodeConfig(raw)
+		return c, kind, err
+	case anImage:
 		raw, err := img.Manifest(ctx, m.Config)
 		if err != nil {
-			return config{}, err
+			return config{}, kind, err
 		}
-		return inline(raw, m)
+		c, err := inline(raw, m)
+		if c.Version != 0 {
+			kind = ours
+		}
+		return c, kind, err
+	case nothing, buildKits:
 	}
-	return config{}, nil
+	return config{}, kind, nil
 }
 
 // inline reads the records in an image's config. Their layers are those of the image.
