@@ -47,16 +47,20 @@ func (p *proxied) filling(key fillKey) io.ReadSeekCloser {
 }
 
 // fill is a reader of a blob that may come to be fetched.
-func (p *proxied) fill(key fillKey, size int64) io.ReadSeekCloser {
+func (p *proxied) fill(ctx context.Context, key fillKey, size int64) (io.ReadSeekCloser, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f := p.fills[key]
 	if f == nil {
+		// One may have begun and ended since the caller looked: then the blob is kept.
+		if kept, err := p.directory.OpenBlob(ctx, key.repo, key.digest); !errors.Is(err, errUnknown) {
+			return kept, err
+		}
 		f = &fill{p: p, key: key, size: size}
 		f.changed = sync.NewCond(&f.mu)
 		p.fills[key] = f
 	}
-	return f.reader()
+	return f.reader(), nil
 }
 
 // reader adds a user. The proxy's lock is held.

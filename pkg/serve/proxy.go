@@ -281,7 +281,7 @@ func (p *proxied) OpenBlob(ctx context.Context, repo string, d digest.Digest) (i
 	case p.s.limits.Blob > 0 && size > p.s.limits.Blob:
 		return nil, codeTooLarge.with(fmt.Sprintf("the blob is larger than %d bytes, the most that this registry takes", p.s.limits.Blob))
 	}
-	return p.fill(key, size), nil
+	return p.fill(ctx, key, size)
 }
 
 // sizeOf is how long a blob of the other registry is. It is less than 0 when the content is here, of another repository, and

@@ -206,6 +206,18 @@ func TestProxy_together(t *testing.T) {
 	assert.Equal(t, digest.FromBytes(im.layer), digest.FromBytes(proxy.call("GET", path, nil).body), "it was kept")
 }
 
+// TestProxy_meanwhile: a blob that somebody else has had fetched while its size was asked for is not fetched again.
+func TestProxy_meanwhile(t *testing.T) {
+	up, im, proxy := upstream(t, nil)
+	path := "/v2/team/app/blobs/" + digest.FromBytes(im.layer).String()
+	up.When("HEAD", "/blobs/", 1, testregistry.Do(func(http.ResponseWriter, *http.Request) bool {
+		assert.Equal(t, digest.FromBytes(im.layer), digest.FromBytes(proxy.call("GET", path, nil).body))
+		return false
+	}))
+	assert.Equal(t, digest.FromBytes(im.layer), digest.FromBytes(proxy.call("GET", path, nil).body))
+	assert.Equal(t, 1, up.Count("GET", "/blobs/"))
+}
+
 // TestProxy_full passes on what it has no room for.
 func TestProxy_full(t *testing.T) {
 	up, im, proxy := upstream(t, func(o *serve.Options) { o.Limits.Total = 10_000 })
