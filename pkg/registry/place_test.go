@@ -52,15 +52,6 @@ func (byHost) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	return &authn.Basic{Username: "u", Password: "for " + r.RegistryStr()}, nil
 }
 
-// nowhere is an address where nothing listens.
-func nowhere(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return l.Addr().String()
-}
-
 // TestMirror_C32 holds what a mirror can and cannot do.
 func TestMirror_C32(t *testing.T) {
 	desc, b := randomBlob(t, 300<<10)
@@ -124,7 +115,7 @@ func TestMirror_C32(t *testing.T) {
 			tc.mirror(mirror.Registry)
 			at := mirror.host
 			if tc.at == "nowhere" {
-				at = nowhere(t)
+				at = testregistry.Nobody(t)
 			}
 			evs := &events{}
 			c := client(registry.Options{Places: via{mirrors: []string{at}}, Events: evs.sink})
@@ -139,7 +130,7 @@ func TestMirror_C32(t *testing.T) {
 		home, second := newFake(t), newFake(t)
 		second.put("hub/app", b)
 		second.putManifest("hub/app", "1", ocispec.MediaTypeImageManifest, raw)
-		pullAll(t, client(registry.Options{Places: via{mirrors: []string{nowhere(t), second.host}}}), home.host)
+		pullAll(t, client(registry.Options{Places: via{mirrors: []string{testregistry.Nobody(t), second.host}}}), home.host)
 		assert.Empty(t, home.requests())
 	})
 	t.Run("nobody has it", func(t *testing.T) {
@@ -203,7 +194,7 @@ func TestMirror_C32(t *testing.T) {
 		tags, err := client(registry.Options{Places: via{mirrors: []string{mirror.host}}}).Tags(t.Context(), mustParse(t, home.host+"/app"))
 		require.NoError(t, err)
 		assert.Equal(t, []string{"1", "2"}, tags)
-		tags, err = client(registry.Options{Places: via{mirrors: []string{mirror.host}}}).Tags(t.Context(), mustParse(t, nowhere(t)+"/app"))
+		tags, err = client(registry.Options{Places: via{mirrors: []string{mirror.host}}}).Tags(t.Context(), mustParse(t, testregistry.Nobody(t)+"/app"))
 		require.NoError(t, err)
 		assert.Equal(t, []string{"1"}, tags, "unless nobody is there")
 	})

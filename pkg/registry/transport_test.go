@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/manifestctl/manifestctl/internal/testregistry"
 	"github.com/manifestctl/manifestctl/pkg/event"
 	"github.com/manifestctl/manifestctl/pkg/registry"
 )
@@ -287,11 +288,8 @@ func TestScheme_C09_C10(t *testing.T) {
 		assert.Empty(t, f.requests(), "no fall-back to anything")
 	})
 	t.Run("nobody there", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		require.NoError(t, l.Close())
 		n := &naps{}
-		_, err = client(registry.Options{Sleep: n.sleep}).Resolve(t.Context(), mustParse(t, l.Addr().String()+"/app:1"))
+		_, err := client(registry.Options{Sleep: n.sleep}).Resolve(t.Context(), mustParse(t, testregistry.Nobody(t)+"/app:1"))
 		require.Error(t, err)
 		assert.Empty(t, n.list, "a mistyped port is told at once")
 	})

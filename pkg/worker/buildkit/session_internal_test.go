@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -251,10 +252,11 @@ func TestUnreachable(t *testing.T) {
 	require.NoError(t, err)
 	pair, err := tls.X509KeyPair(cert, key)
 	require.NoError(t, err)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
-		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(), NextProtos: []string{"h2"},
-	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	config := &tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(), NextProtos: []string{"h2"},
+	}
 	defer l.Close()
 	go func() {
 		for {
@@ -263,14 +265,15 @@ func TestUnreachable(t *testing.T) {
 				return
 			}
 			go func() {
-				_, _ = c.Read(make([]byte, 1)) // the handshake
-				_ = c.Close()
+				defer c.Close()
+				_ = tls.Server(c, config).Handshake()
+				if tcp, ok := c.(*net.TCPConn); ok {
+					_ = tcp.CloseWrite()
+				}
+				_, _ = io.Copy(io.Discard, c) // with what is not read it would be a reset, which the client may see before the reason
 			}()
 		}
 	}()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, free.Close())
 	caFile, otherCA := file("ca", ca.PEM), file("other", stranger.PEM)
 	theirCert, theirKey, err := stranger.Issue(time.Now().Add(-time.Minute), "me")
 	require.NoError(t, err)
@@ -283,7 +286,7 @@ func TestUnreachable(t *testing.T) {
 		endpoint Endpoint
 		want     error
 	}{
-		"nobody there":       {Endpoint{URL: "tcp://" + free.Addr().String()}, ErrUnreachable},
+		"nobody there":       {Endpoint{URL: "tcp://" + testregistry.Nobody(t)}, ErrUnreachable},
 		"no socket":          {Endpoint{URL: "unix://" + filepath.Join(dir, "none.sock")}, ErrUnreachable},
 		"we do not trust it": {Endpoint{URL: url, CACert: otherCA}, ErrCertificate},
 		"it wants ours":      {Endpoint{URL: url, CACert: caFile}, ErrCertificate},
