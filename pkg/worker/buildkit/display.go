@@ -27,6 +27,7 @@ type shown struct {
 	owner <-chan *client.SolveStatus
 	begun bool
 	done  bool
+	found bool // in a cache
 	event event.Event
 }
 
@@ -54,6 +55,7 @@ func (d *display) show(statuses <-chan *client.SolveStatus, known map[digest.Dig
 			d.events.Emit(event.Event{Kind: event.Warning, Text: fmt.Sprintf("node %s: %s", d.node, w.Short)})
 		}
 	}
+	d.found(statuses)
 }
 
 // inside shows output and moved bytes as those of one vertex.
@@ -97,10 +99,30 @@ func (d *display) vertex(owner <-chan *client.SolveStatus, v *client.Vertex, in 
 			s.event.Kind = event.VertexStart
 			out = append(out, s.event)
 		}
-		if v.Completed != nil {
+		// A vertex that was found in a cache begins and ends again for each of its layers that is fetched from there, without
+		// saying that it was found: the end is the one that says so.
+		s.found = s.found || v.Cached
+		if v.Completed != nil && (v.Cached || !s.found || v.Error != "") {
 			s.done = true
 			s.event.Kind, s.event.Cached, s.event.Error = event.VertexDone, v.Cached, quiet(v.Error)
 			s.event.Canceled = strings.Contains(v.Error, "context canceled")
+			out = append(out, s.event)
+		}
+	}
+	d.mu.Unlock()
+	for _, e := range out {
+		d.events.Emit(e)
+	}
+}
+
+// found ends what was found in a cache and of which no more was said.
+func (d *display) found(owner <-chan *client.SolveStatus) {
+	d.mu.Lock()
+	var out []event.Event
+	for _, s := range d.vertices {
+		if s.owner == owner && s.begun && !s.done && s.found {
+			s.done = true
+			s.event.Kind, s.event.Cached = event.VertexDone, true
 			out = append(out, s.event)
 		}
 	}

@@ -167,6 +167,42 @@ func TestDisplayShowsAVertexOnce(t *testing.T) {
 	assert.Equal(t, []string{"log  hi"}, got, "of a vertex that is shown already there is the output")
 }
 
+// TestDisplayOfWhatIsFound: a vertex of an imported cache ends once for each of its layers that is fetched, and once more as
+// found. These are the statuses of BuildKit 0.34.
+func TestDisplayOfWhatIsFound(t *testing.T) {
+	now := time.Now()
+	one := digest.FromString("one")
+	known := map[digest.Digest]*graph.Vertex{one: graph.New(graph.Merge{}, platform.Platform{}, graph.Meta{Name: "RUN x", Source: "Dockerfile:1"})}
+	for name, last := range map[string][]*client.Vertex{
+		"the end is said": {{Digest: one, Started: &now, Completed: &now, Cached: true}},
+		"it is not":       nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			d := &display{node: "n", vertices: map[string]*shown{}, events: func(e event.Event) {
+				got = append(got, fmt.Sprint(e.Kind, " ", e.Name, e.Item, " ", e.Cached))
+			}}
+			statuses := make(chan *client.SolveStatus, 9)
+			for _, v := range append([]*client.Vertex{
+				{Digest: one},
+				{Digest: one, Started: &now, Cached: true},
+				{Digest: one, Started: &now},
+				{Digest: one, Started: &now, Completed: &now},
+				{Digest: one, Started: &now},
+				{Digest: one, Started: &now, Completed: &now},
+			}, last...) {
+				statuses <- &client.SolveStatus{Vertexes: []*client.Vertex{v}, Statuses: []*client.VertexStatus{{Vertex: one, ID: "layer", Current: 1, Total: 1}}}
+			}
+			close(statuses)
+			d.show(statuses, known, "")
+			assert.Equal(t, "start RUN x false", got[0])
+			assert.Equal(t, "done RUN x true", got[len(got)-1])
+			assert.Contains(t, got, "status layer false", "what is fetched is shown")
+			assert.Equal(t, 1, strings.Count(strings.Join(got, "\n"), "done"), got)
+		})
+	}
+}
+
 func TestNativeAndEmulated(t *testing.T) {
 	p := func(text string) platform.Platform {
 		out, err := platform.Parse(text)
