@@ -23,6 +23,7 @@ done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 command="apt-get install -y --no-install-recommends ${missing[*]}"
+wait=(-o DPkg::Lock::Timeout=600) # for whoever else installs something, as machines do when they begin
 if [ "$(id -u)" != 0 ]; then
 	printf 'deps: missing: %s\ndeps: as root: apt-get update && %s\n' "${missing[*]}" "$command" >&2
 	exit 3
@@ -35,4 +36,4 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then # none of them is started: tests start t
 	trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 fi
 apt-get update -q >&2
-$command >&2
+$command "${wait[@]}" >&2

@@ -147,7 +147,7 @@ func start(ctx context.Context, bin, dir string, o Options) (*Daemon, error) {
 		return nil, fmt.Errorf("starting buildkitd: %w", err)
 	}
 	go func() { _ = d.cmd.Wait(); close(d.done) }()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		c := d.Command(ctx, "debug", "workers")
 		if c.Run() == nil {
@@ -187,7 +187,7 @@ func (d *Daemon) Close() error {
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-d.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		_ = d.cmd.Process.Kill()
 		<-d.done
 	}
