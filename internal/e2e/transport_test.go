@@ -143,13 +143,15 @@ func TestCopy_C29_killed(t *testing.T) {
 		dst := testregistry.New(t, testregistry.Options{})
 		dst.PutManifest("app", "1", ocispec.MediaTypeImageIndex, old)
 		cmd := w.command(nil, "copy", src.Host+"/app:1", dst.Host+"/app:1")
-		done := make(chan struct{})
+		started, done := make(chan struct{}), make(chan struct{})
 		dst.When("", "", nth, testregistry.Do(func(http.ResponseWriter, *http.Request) bool {
+			<-started // it may ask before Start returns
 			_ = cmd.Process.Kill()
 			<-done
 			return nth%2 == 0 // what was asked for last is done, or not
 		}))
 		err := cmd.Start()
+		close(started)
 		require.NoError(t, err)
 		err = cmd.Wait()
 		close(done)
