@@ -172,6 +172,10 @@ nodes-short: ## the same without daemons in containers, as make test runs it (ro
 differential: ## Dockerfiles built by a real BuildKit and by us: equal configs and layers (root, runc, busybox-static; minutes)
 	MANIFESTCTL_DIFFERENTIAL=ask $(GO) test -count=1 -timeout 60m -v ./internal/differential -run TestDifferential | grep -v -e '^=== ' -e '^ *--- PASS'
 
+.PHONY: differential-random
+differential-random: ## Dockerfiles that chance writes, built by a real BuildKit and by us (root, runc, busybox-static; minutes)
+	MANIFESTCTL_DIFFERENTIAL_RANDOM=$${N:-200} MANIFESTCTL_DIFFERENTIAL_SEED=$${SEED:-$$RANDOM} $(GO) test -count=1 -timeout 120m -v ./internal/differential -run TestRandom | grep -v -e '^=== ' -e '^ *--- PASS'
+
 .PHONY: differential-record
 differential-record: ## write down what BuildKit answers, for tests without it; look at git diff
 	MANIFESTCTL_DIFFERENTIAL=record $(GO) test -count=1 -timeout 60m ./internal/differential -run TestDifferential

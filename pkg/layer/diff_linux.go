@@ -33,7 +33,7 @@ func Diff(ctx context.Context, upper string, w io.Writer, o DiffOptions) error {
 	}
 	d := &differ{
 		ctx: ctx, o: o, tw: newTarWriter(w), owners: owners, euid: uint32(unix.Geteuid()),
-		links: map[inodeKey]*Entry{}, names: make([]byte, 4096),
+		links: map[inodeKey]*linked{}, names: make([]byte, 4096),
 	}
 	top := level{name: ".", base: -1, written: true, hidden: o.Before != nil}
 	if o.Base != nil {
@@ -54,10 +54,17 @@ type differ struct {
 	tw     *tarWriter
 	owners map[string]Owner
 	euid   uint32
-	links  map[inodeKey]*Entry // first name and owner of files with several
-	names  []byte              // for lists of attributes
+	links  map[inodeKey]*linked // files with several names
+	names  []byte               // for lists of attributes
 	cur    Entry
-	wrote  bool // cur
+	key    inodeKey // cur's, where it may have other names; else zero
+}
+
+// linked is what is known of a file with several names.
+type linked struct {
+	first   *Entry   // the name that was written; nil: none yet
+	waiting []*Entry // as in the base, in directories that hide it: links to first once there is one
+	in      []*level // where those are
 }
 
 // level is a directory that is being written.
@@ -70,13 +77,66 @@ type level struct {
 	hidden  bool // the upper does not show what the base has in it
 }
 
-// write puts out an entry, after the directories above it that were held back.
-func (d *differ) write(e *Entry, in *level) error {
+// write puts out an entry, after the directories above it that were held back; the next of a file's names as a link to the first. data says
+// that content has to follow.
+func (d *differ) write(e *Entry, in *level) (data bool, err error) {
 	if err := d.parents(in); err != nil {
+		return false, err
+	}
+	l := d.links[d.key]
+	if d.key == (inodeKey{}) || l == nil || l.first == nil {
+		return e.Type == tar.TypeReg, d.tw.header(e)
+	}
+	return false, d.tw.header(linkTo(l.first, e))
+}
+
+// linkTo makes a link of an entry.
+func linkTo(first, e *Entry) *Entry {
+	e.Type, e.Link, e.Size, e.UID, e.GID, e.Xattrs = tar.TypeLink, first.Name, 0, first.UID, first.GID, first.Xattrs
+	return e
+}
+
+// written remembers the first name of a file, and writes those that waited for it.
+func (d *differ) written(e *Entry) error {
+	if d.key == (inodeKey{}) || e.Type == tar.TypeLink {
+		return nil
+	}
+	l := d.links[d.key]
+	if l == nil {
+		l = &linked{}
+		d.links[d.key] = l
+	}
+	l.first = &Entry{Name: e.Name, UID: e.UID, GID: e.GID, Xattrs: e.Xattrs}
+	for i, other := range l.waiting {
+		if err := d.parents(l.in[i]); err != nil {
+			return err
+		}
+		if err := d.tw.header(linkTo(l.first, other)); err != nil {
+			return err
+		}
+	}
+	l.waiting, l.in = nil, nil
+	return nil
+}
+
+// unchanged leaves out what is as in the base. BuildKit compares a directory that hides what is below it in another way than others,
+// and there a name stays one of a file that has others in the layer.
+func (d *differ) unchanged(e *Entry, in *level) error {
+	if d.key == (inodeKey{}) || !in.hidden || d.o.Before != nil {
+		return nil
+	}
+	l := d.links[d.key]
+	if l != nil && l.first != nil {
+		_, err := d.write(e, in)
 		return err
 	}
-	d.wrote = true
-	return d.tw.header(e)
+	if l == nil {
+		l = &linked{}
+		d.links[d.key] = l
+	}
+	own := *e
+	l.waiting, l.in = append(l.waiting, &own), append(l.in, in)
+	return nil
 }
 
 func (d *differ) parents(in *level) error {
@@ -158,26 +218,18 @@ func (d *differ) entry(dir int, base, name string, in *level) error {
 		return d.fail(name, err)
 	}
 	d.cur = Entry{Name: name, Mode: int64(st.Mode & 0o7777), ModTime: d.time(name, &st)}
-	e := &d.cur
+	d.key = inodeKey{}
 	if st.Nlink > 1 && kind != unix.S_IFDIR {
-		key := inodeKey{uint64(st.Dev), uint64(st.Ino)}
-		if first := d.links[key]; first != nil {
-			e.Type, e.Link, e.UID, e.GID = tar.TypeLink, first.Name, first.UID, first.GID
-			return d.write(e, in)
-		}
-		d.wrote = false
-		if err := d.inode(dir, base, &st, in); err != nil {
+		d.key = inodeKey{uint64(st.Dev), uint64(st.Ino)}
+		if l := d.links[d.key]; l != nil && l.first != nil && d.o.Before == nil && in.base < 0 { // nothing to compare with
+			_, err := d.write(&d.cur, in)
 			return err
 		}
-		if d.wrote { // else it is as in the base: this layer has nothing that another name could be linked to
-			d.links[key] = &Entry{Name: name, UID: e.UID, GID: e.GID}
-		}
-		return nil
 	}
 	return d.inode(dir, base, &st, in)
 }
 
-// inode writes what is not known by another name, unless the base has the same.
+// inode writes what is there, unless the base has the same.
 func (d *differ) inode(dir int, base string, st *unix.Stat_t, in *level) (err error) {
 	e := &d.cur
 	name, kind := e.Name, st.Mode&unix.S_IFMT

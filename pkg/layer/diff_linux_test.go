@@ -152,6 +152,29 @@ func TestDiff(t *testing.T) {
 		}
 	})
 
+	// What BuildKit makes of these two stands in internal/differential, run/links_to_unchanged_names and run/links_in_replaced_directory.
+	t.Run("names that are as in the base stay out of what is new", func(t *testing.T) {
+		base, u := newUpper(t), newUpper(t)
+		for _, w := range []upper{base, u} {
+			w.file("opaque/b", "same", 0o644)
+			w.file("w/b", "same too", 0o644)
+			w.times("opaque/b", 100, 0)
+			w.times("w/b", 100, 0)
+		}
+		u.xattr("opaque", overlayOpaque, "y")
+		require.NoError(t, os.Link(u.path("w/b"), u.path("a")))
+		require.NoError(t, os.Link(u.path("opaque/b"), u.path("z")))
+		dir, err := os.Open(base.dir)
+		require.NoError(t, err)
+		defer dir.Close()
+		got := u.diff(DiffOptions{Base: dir})
+		assert.Equal(t, byte(tar.TypeReg), got["a"].Type)
+		assert.NotContains(t, got, "w/b", "it is left out although it could be a link to a")
+		assert.NotContains(t, got, "w")
+		assert.Equal(t, byte(tar.TypeReg), got["z"].Type)
+		assert.Equal(t, "z", got["opaque/b"].Link, "in a directory that hides the base's it waits for another name")
+	})
+
 	t.Run("skip, times and clamp", func(t *testing.T) {
 		u := newUpper(t)
 		u.file("etc/resolv.conf", "", 0o644)

@@ -69,10 +69,16 @@ func merged(names, below []string) (all []string, gone map[int]bool) {
 // unlessSame writes an entry without data, unless the base has the same.
 func (d *differ) unlessSame(e *Entry, st *unix.Stat_t, fd int, base string, in *level) error {
 	same, err := d.same(e, st, fd, base, in)
-	if err != nil || same {
+	if err != nil {
 		return err
 	}
-	return d.write(e, in)
+	if same {
+		return d.unchanged(e, in)
+	}
+	if _, err := d.write(e, in); err != nil {
+		return err
+	}
+	return d.written(e)
 }
 
 // inBase reads what the base has at name in the directory in; ok is false when there is nothing. Times are in st.

@@ -92,13 +92,22 @@ func (d *differ) file(dir int, base string, st *unix.Stat_t, in *level) error {
 		return d.fail(e.Name, fmt.Errorf("%w: %s records mode %o", ErrInvalid, OwnerXattr, rec.Type))
 	}
 	same, err := d.same(e, &now, fd, base, in)
-	if err != nil || same {
+	if err != nil {
 		return err
 	}
-	if err := d.write(e, in); err != nil {
+	if same {
+		return d.unchanged(e, in)
+	}
+	data, err := d.write(e, in)
+	if err != nil {
 		return err
 	}
-	return d.content(fd, e)
+	if data {
+		if err := d.content(fd, e); err != nil {
+			return err
+		}
+	}
+	return d.written(e)
 }
 
 // content copies exactly e.Size bytes.
