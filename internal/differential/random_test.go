@@ -81,10 +81,18 @@ func randomCase(seed uint64) *testCase {
 type generator struct {
 	*rand.Rand
 	lines []string
+	count int
 }
 
 func (g *generator) line(format string, args ...any) {
 	g.lines = append(g.lines, fmt.Sprintf(format, args...))
+}
+
+// next is a content that no other file has: one that is copied over a file of the same content and time is as it was here, and
+// changed to BuildKit, which sees the parts of a second that no image has.
+func (g *generator) next() int {
+	g.count++
+	return g.count
 }
 
 // one is true once in n times.
@@ -217,7 +225,7 @@ func (g *generator) op() string {
 	p, q, d := g.place(), g.place(), g.directory()
 	switch g.IntN(24) {
 	case 0, 1:
-		return fmt.Sprintf("echo %d > %s", g.IntN(9), p)
+		return fmt.Sprintf("echo %d > %s", g.next(), p)
 	case 2:
 		return fmt.Sprintf("echo more >> %s", p)
 	case 3, 4:
@@ -249,7 +257,7 @@ func (g *generator) op() string {
 	case 19:
 		return "mkfifo " + p
 	case 20:
-		return fmt.Sprintf("cp %s %s.new && mv %s.new %s", p, p, p, p)
+		return fmt.Sprintf("cp %s %s.new && echo %d >> %s.new && mv %s.new %s", p, p, g.next(), p, p, p)
 	case 21:
 		return fmt.Sprintf("ln %s %s.l; rm -f %s; mv %s.l %s", p, p, p, p, p)
 	case 22:

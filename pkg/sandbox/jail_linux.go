@@ -217,6 +217,11 @@ func (st *step) show(m Mount) error {
 		}
 		file = src.Mode&unix.S_IFMT != unix.S_IFDIR
 	}
+	if m.Kind == MountTmpfs {
+		if err := st.tmpfsMode(&m); err != nil {
+			return err
+		}
+	}
 	fd, err := st.tree.open(m.Target, want{file: file, stub: true})
 	if err != nil {
 		return err
@@ -241,11 +246,7 @@ func (st *step) show(m Mount) error {
 		}
 		return nil
 	case MountTmpfs:
-		mode := m.Mode
-		if mode == 0 {
-			mode = 0o1777
-		}
-		return errors.Join(unix.Mkdirat(dir, base, 0o700), unix.Fchownat(dir, base, m.UID, m.GID, unix.AT_SYMLINK_NOFOLLOW), unix.Fchmodat(dir, base, mode, 0))
+		return errors.Join(unix.Mkdirat(dir, base, 0o700), unix.Fchownat(dir, base, m.UID, m.GID, unix.AT_SYMLINK_NOFOLLOW), unix.Fchmodat(dir, base, m.Mode, 0))
 	case MountSocket:
 		err := unix.Linkat(unix.AT_FDCWD, m.Source, dir, base, 0)
 		if st.srv.swap != nil && errors.Is(err, unix.EXDEV) { // it is on a mount point, which stays where it is

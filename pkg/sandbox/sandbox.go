@@ -186,7 +186,7 @@ type Mount struct {
 	ReadOnly bool
 	Movable  bool // dir: it is the caller's own, on the file system of Scratch, and may be moved where nothing can be mounted
 	Size     int64
-	Mode     uint32
+	Mode     uint32 // tmpfs: 0 is that of the directory it covers, 01777 where there is none
 	UID, GID int
 	Data     []byte
 	// Silent is a mount in /dev that changes no layer: else the directories on the way to a mount, /dev too, do not stay.

@@ -19,6 +19,11 @@ func (st *step) mount(m Mount, stage, n int) error {
 	if path.Clean("/"+m.Target) == "/" {
 		return fmt.Errorf("%w: the target is the root itself", ErrRootfs)
 	}
+	if m.Kind == MountTmpfs {
+		if err := st.tmpfsMode(&m); err != nil {
+			return err
+		}
+	}
 	fd, file, err := st.makeMount(m, stage, n)
 	if err != nil {
 		return err
@@ -111,15 +116,33 @@ func isFile(fd int) (bool, error) {
 	return st.Mode&unix.S_IFMT != unix.S_IFDIR, nil
 }
 
+// tmpfsMode gives a tmpfs that was asked for without a mode that of the directory it covers, as runc does; else that of /tmp.
+func (st *step) tmpfsMode(m *Mount) error {
+	if m.Mode != 0 {
+		return nil
+	}
+	before := len(st.tree.stubs)
+	target, err := st.tree.open(m.Target, want{stub: true})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	var there unix.Stat_t
+	if err := unix.Fstat(target, &there); err != nil {
+		return err
+	}
+	m.Mode = 0o1777
+	if len(st.tree.stubs) == before {
+		m.Mode = there.Mode & 0o7777
+	}
+	return nil
+}
+
 func (st *step) newTmpfs(m Mount, attrs int) (int, error) {
 	if err := st.owner(m); err != nil {
 		return -1, err
 	}
-	mode := m.Mode
-	if mode == 0 {
-		mode = 0o1777
-	}
-	opts := []string{"source=tmpfs", "mode=" + strconv.FormatUint(uint64(mode), 8)}
+	opts := []string{"source=tmpfs", "mode=" + strconv.FormatUint(uint64(m.Mode), 8)}
 	if (m.UID != 0 || m.GID != 0) && st.super == nil {
 		opts = append(opts, "uid="+strconv.Itoa(m.UID), "gid="+strconv.Itoa(m.GID))
 	}
