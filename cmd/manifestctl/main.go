@@ -14,6 +14,7 @@ import (
 )
 
 func main() {
+	collectLater()
 	build.AgentMain() // does not return in a sandbox's agent
 	ctx, stop := withSignals(context.Background(), os.Exit)
 	code := run(ctx, hostEnv(), os.Args[1:])
