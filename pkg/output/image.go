@@ -1,10 +1,12 @@
 package output
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -48,18 +50,37 @@ func (s *storeImage) Write(ctx context.Context, p Product) error {
 	if err := s.keep(ctx, p, c); err != nil {
 		return err
 	}
-	for _, name := range p.Names {
-		if s.spec.Unnamed {
-			break
+	if !s.spec.Push {
+		return s.names(ctx, p)
+	}
+	// A name waits for the disk to have all that it leads to. Content is on its way to the registry meanwhile, but no tag.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	named := make(chan error, 1)
+	go func() {
+		err := s.names(ctx, p)
+		if err != nil {
+			cancel(err)
 		}
+		named <- err
+	}()
+	kept := sync.OnceValue(func() error { return <-named })
+	push := &pusher{client: s.env.Registry, events: s.env.Events, byDigest: s.spec.PushByDigest, ahead: &s.ahead, kept: kept}
+	err = push.push(ctx, p, c)
+	return cmp.Or(kept(), err)
+}
+
+// names points the names in the store at the root.
+func (s *storeImage) names(ctx context.Context, p Product) error {
+	if s.spec.Unnamed {
+		return nil
+	}
+	for _, name := range p.Names {
 		if err := s.name(ctx, name, p.Root); err != nil {
 			return err
 		}
 	}
-	if !s.spec.Push {
-		return nil
-	}
-	return (&pusher{client: s.env.Registry, events: s.env.Events, byDigest: s.spec.PushByDigest, ahead: &s.ahead}).push(ctx, p, c)
+	return nil
 }
 
 // keep puts into the store what it does not hold: content that comes from elsewhere. With a push, layers that registries are

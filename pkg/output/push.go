@@ -35,6 +35,8 @@ type pusher struct {
 	events   event.Sink
 	byDigest bool
 	ahead    *flights // to the first repository; nil: none
+	// kept is waited for before the first tag is touched: what could not be pushed is in the store by then; nil: nothing is to wait for.
+	kept func() error
 }
 
 func (p *pusher) push(ctx context.Context, product Product, c *closure) error {
@@ -86,6 +88,11 @@ func (p *pusher) everything(ctx context.Context, product Product, c *closure, re
 		some, err := p.content(ctx, repo, product.Mounts, repos[:i], c, ahead)
 		skipped = skipped || some
 		if err != nil {
+			return skipped, err
+		}
+	}
+	if p.kept != nil {
+		if err := p.kept(); err != nil {
 			return skipped, err
 		}
 	}

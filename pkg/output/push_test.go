@@ -105,6 +105,27 @@ func TestPushOrder(t *testing.T) {
 		"a repository that was pushed to is mounted from")
 }
 
+// TestPushWaitsForTheStore: content is pushed while the store writes its names, tags only when it has.
+func TestPushWaitsForTheStore(t *testing.T) {
+	p := productOf(t, []string{"r.example/a:1"}, amd64(), arm())
+	c, err := closureOf(t.Context(), p)
+	require.NoError(t, err)
+	tag := "manifest r.example/a:1"
+	var r recorder
+	kept := func() error {
+		assert.NotEmpty(t, r.calls)
+		assert.NotContains(t, r.calls, tag)
+		return nil
+	}
+	require.NoError(t, (&pusher{client: &r, kept: kept}).push(t.Context(), p, c))
+	assert.Contains(t, r.calls, tag)
+
+	r = recorder{}
+	err = (&pusher{client: &r, kept: func() error { return errBroken }}).push(t.Context(), p, c)
+	require.ErrorIs(t, err, errBroken)
+	assert.NotContains(t, r.calls, tag)
+}
+
 func TestPushSingleAndByDigest(t *testing.T) {
 	p := productOf(t, []string{"r.example/a:1", "r.example/a:2"}, amd64())
 	var r recorder
