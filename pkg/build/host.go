@@ -3,9 +3,12 @@ package build
 import (
 	"context"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/manifestctl/manifestctl/pkg/emulate"
 	"github.com/manifestctl/manifestctl/pkg/frontend/spec"
 	"github.com/manifestctl/manifestctl/pkg/sandbox"
+	"github.com/manifestctl/manifestctl/pkg/store"
 )
 
 // Rung is one line of the ladder that steps run on.
@@ -32,6 +35,24 @@ func ParseExecutor(s string) (sandbox.Mode, error) { return sandbox.ParseMode(s)
 
 func emulateOptions(o Options) emulate.Options {
 	return emulate.Options{Emulators: o.Emulators, Path: o.Path, Mode: o.Emulation, Dir: o.EmulatorDir}
+}
+
+// versionKind is the kind of the store's records of the versions of emulators.
+const versionKind = "emulator"
+
+// emulatorVersions are those that the store remembers.
+type emulatorVersions struct{ store *store.Store }
+
+var _ emulate.Versions = emulatorVersions{}
+
+func (v emulatorVersions) Version(file string) (string, bool) {
+	r, err := v.store.GetRecord(versionKind, digest.FromString(file).Encoded())
+	return string(r.Data), err == nil
+}
+
+func (v emulatorVersions) Keep(file, version string) {
+	// Without the record it is asked again.
+	_ = v.store.PutRecord(versionKind, digest.FromString(file).Encoded(), store.Record{Data: []byte(version)})
 }
 
 // sandboxOptions is how agents are started.

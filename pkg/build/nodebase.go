@@ -104,7 +104,7 @@ func (e *engine) solveTargets(ctx context.Context, targets []graph.Target) ([]so
 	if e.whole() {
 		return f.whole(ctx, targets)
 	}
-	runners, err := canRun(ctx, f.localTargets(targets), emulateOptions(e.o), e.worker.Ready, e.emit)
+	runners, err := canRun(ctx, f.localTargets(targets), e.emulation(), e.worker.Ready, e.emit)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,8 @@ func (e *engine) whole() bool { return e.req.Dockerfile != nil || e.req.LLB != n
 
 // here solves targets on this machine.
 func (e *engine) here(ctx context.Context, targets []graph.Target) ([]solve.Result, error) {
-	runners, err := canRun(ctx, targets, emulateOptions(e.o), e.worker.Ready, e.emit)
+	e.expect(ctx, targets)
+	runners, err := canRun(ctx, targets, e.emulation(), e.worker.Ready, e.emit)
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +158,24 @@ func (e *engine) here(ctx context.Context, targets []graph.Target) ([]solve.Resu
 		roots[i] = t.Root
 	}
 	return e.solver.Solve(ctx, roots)
+}
+
+// emulation is how foreign platforms run here.
+func (e *engine) emulation() emulate.Options {
+	o := emulateOptions(e.o)
+	o.Versions = emulatorVersions{e.store}
+	return o
+}
+
+// expect tells the worker how many processes will run at once: one of each platform.
+func (e *engine) expect(ctx context.Context, targets []graph.Target) {
+	platforms := map[platform.Platform]bool{}
+	now := false
+	for v := range processes(targets) {
+		platforms[v.Platform] = true
+		now = now || e.noCache() || v.Meta.NoCache
+	}
+	e.worker.Expect(ctx, min(len(platforms), e.o.Parallel), now)
 }
 
 // bring makes sure that a layer is in the store.

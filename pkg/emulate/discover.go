@@ -89,7 +89,7 @@ func (s *search) support(p platform.Platform) Support {
 	}
 	e := s.emulator(m)
 	if e.path != "" && s.o.Mode != HostOnly {
-		r.How, r.Path, r.Version = Private, e.path, version(s.ctx, e.path)
+		r.How, r.Path, r.Version = Private, e.path, s.version(e.path)
 		r.Warning = warning(p.Arch, r.Version, kernel())
 		if s.o.Mode == PtraceOnly {
 			r.How = Ptrace
@@ -190,6 +190,22 @@ func usable(path string, m machine) error {
 		}
 	}
 	return nil
+}
+
+// version gives the version of the emulator at path, as it was remembered or as it says; "" when it does not say.
+func (s *search) version(path string) string {
+	file, ok := identity(path)
+	if s.o.Versions == nil || !ok {
+		return version(s.ctx, path)
+	}
+	if v, ok := s.o.Versions.Version(file); ok {
+		return v
+	}
+	v := version(s.ctx, path)
+	if v != "" {
+		s.o.Versions.Keep(file, v)
+	}
+	return v
 }
 
 // versions holds what `qemu --version` said, for the life of the process: path → *onceVersion.

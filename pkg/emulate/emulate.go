@@ -76,7 +76,15 @@ type Options struct {
 	Emulators map[string]string // architecture → path, from --emulator ARCH=PATH
 	Path      string            // where to look; "" means $PATH as given by the caller's environment
 	Mode      Mode
-	Dir       string // where [Install] put emulators, looked into before Path; "" means nowhere
+	Dir       string   // where [Install] put emulators, looked into before Path; "" means nowhere
+	Versions  Versions // nil: emulators are asked each time
+}
+
+// Versions remembers the versions of emulators: to ask one takes as long as to start a program under it. A file is a text that is
+// another one when the file is.
+type Versions interface {
+	Version(file string) (version string, ok bool)
+	Keep(file, version string)
 }
 
 // List reports on every platform of the table, native first.

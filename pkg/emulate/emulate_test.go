@@ -3,6 +3,7 @@ package emulate
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -378,4 +379,44 @@ func ExampleHandler_Line() {
 	h := Handler{Name: "qemu-x", Magic: []byte("\x7fELF"), Mask: []byte{0xff, 0xff, 0xff, 0xff}, Path: "/usr/bin/qemu-x-static", Flags: "FPOC"}
 	os.Stdout.WriteString(h.Line())
 	// Output: :qemu-x:M::\x7f\x45\x4c\x46:\xff\xff\xff\xff:/usr/bin/qemu-x-static:FPOC
+}
+
+// remembered is a Versions.
+type remembered map[string]string
+
+func (r remembered) Version(file string) (string, bool) {
+	v, ok := r[file]
+	return v, ok
+}
+
+func (r remembered) Keep(file, version string) { r[file] = version }
+
+// TestVersionsAreRemembered: an emulator is asked once, and again when it is another one.
+func TestVersionsAreRemembered(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("files are told apart on linux only")
+	}
+	path := filepath.Join(t.TempDir(), "qemu")
+	says := func(version string) {
+		next := filepath.Join(t.TempDir(), "next")
+		require.NoError(t, os.WriteFile(next, fmt.Appendf(nil, "#!/bin/sh\necho qemu version %s\n", version), 0o755))
+		require.NoError(t, os.Rename(next, path))
+		versions.Delete(path) // as another process
+	}
+	known := remembered{}
+	ask := func() string {
+		return newSearch(t.Context(), Options{Versions: known}).version(path)
+	}
+	says("7.2.0")
+	assert.Equal(t, "7.2.0", ask())
+	require.Len(t, known, 1)
+	for file := range known {
+		known[file] = "remembered"
+	}
+	assert.Equal(t, "remembered", ask())
+	says("9.0.1")
+	assert.Equal(t, "9.0.1", ask())
+	says("nothing that is a number")
+	assert.Empty(t, ask())
+	assert.Len(t, known, 2, "what was not said is not remembered")
 }
