@@ -90,6 +90,9 @@ func Run(ctx context.Context, st *store.Store, req Request, o Options) (_ Result
 	if err != nil {
 		return Result{}, err
 	}
+	if !e.inPlace() { // where it has what the writers read
+		e.worker.Rest()
+	}
 	for i, r := range f.results {
 		if f.results[i], err = e.worker.Settle(ctx, r); err != nil {
 			return Result{}, err

@@ -34,13 +34,16 @@ type Pool struct {
 	emulation  error // of the first agent's binfmt_misc instance
 	supervisor error // of the first agent, with a single uid
 
+	ahead sync.WaitGroup // agents that are started before anybody asks for them
+
 	mu     sync.Mutex // guards what follows
 	idle   []*agent
 	all    map[*agent]struct{}
+	coming []chan *agent // one for each that is started ahead and promised to nobody; nil comes of one that could not be
 	closed bool
 }
 
-// NewPool probes the host and starts the first agent.
+// NewPool probes the host and starts the first agent, and Options.Ahead beside it.
 func NewPool(ctx context.Context, o Options) (*Pool, error) {
 	if o.Agents <= 0 {
 		o.Agents = runtime.NumCPU()
@@ -64,13 +67,17 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 				continue
 			}
 		}
+		p.startAhead(ctx)
 		a, err := p.start(ctx)
 		if err == nil {
 			p.how = a.how
 			p.emulation, p.supervisor = a.emulation, a.supervisor
+			p.mu.Lock()
 			p.idle = append(p.idle, a)
+			p.mu.Unlock()
 			return p, nil
 		}
+		p.dropAhead()
 		if ctx.Err() != nil {
 			p.exe.Close()
 			return nil, context.Cause(ctx)
@@ -87,6 +94,32 @@ func NewPool(ctx context.Context, o Options) (*Pool, error) {
 		return nil, fmt.Errorf("mode %s: %w", o.Mode, errs[o.Mode])
 	}
 	return nil, refuse(errs)
+}
+
+// startAhead starts agents for steps that are sure to come. What becomes of them is seen by who waits for one.
+func (p *Pool) startAhead(ctx context.Context) {
+	for range min(p.o.Ahead, p.o.Agents-1) {
+		come := make(chan *agent, 1)
+		p.coming = append(p.coming, come)
+		p.ahead.Go(func() {
+			a, err := p.start(ctx)
+			if err != nil { // the first one says what is wrong, or who starts the next one
+				a = nil
+			}
+			come <- a
+		})
+	}
+}
+
+// dropAhead ends the agents that were started ahead in a way that does not work here.
+func (p *Pool) dropAhead() {
+	p.ahead.Wait()
+	for _, come := range p.coming {
+		if a := <-come; a != nil {
+			p.drop(a)
+		}
+	}
+	p.coming = nil
 }
 
 // Close ends all agents and what runs in them.
@@ -107,6 +140,7 @@ func (p *Pool) Close() error {
 	for a := range agents {
 		a.wait()
 	}
+	p.ahead.Wait() // they see that it is over
 	p.cgroups.close()
 	var err error
 	if p.swap != nil {
@@ -154,10 +188,24 @@ func (p *Pool) acquire(ctx context.Context) (*agent, error) {
 			return nil, errClosed
 		}
 		var a *agent
+		var come chan *agent
 		if n := len(p.idle); n > 0 {
 			a, p.idle = p.idle[n-1], p.idle[:n-1]
+		} else if n := len(p.coming); n > 0 {
+			come, p.coming = p.coming[n-1], p.coming[:n-1]
 		}
 		p.mu.Unlock()
+		if come != nil {
+			select {
+			case a = <-come:
+			case <-ctx.Done():
+				p.mu.Lock()
+				p.coming = append(p.coming, come)
+				p.mu.Unlock()
+				<-p.slots
+				return nil, context.Cause(ctx)
+			}
+		}
 		if a != nil {
 			if a.dead() { // while idle: killed from outside
 				p.drop(a)

@@ -75,6 +75,7 @@ type Options struct {
 	Emulation emulate.Mode // "" takes the first rung that works
 
 	Agents int    // most agents at once; 0 means NumCPU
+	Ahead  int    // agents that are started beside the first, for steps that will run at once
 	Path   string // where newuidmap is looked for; "" means $PATH
 	Dir    string // Probe tests the file system of this directory; "" means that of the temporary directory
 

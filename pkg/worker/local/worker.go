@@ -94,9 +94,14 @@ type Worker struct {
 	// root is held for reading by who may read files of this machine, steps in place; nil: steps take none of them away.
 	root *sync.RWMutex
 
+	expected atomic.Int32 // how many processes will run at once; 0: nobody said
 	poolOnce sync.Once
 	pool     *sandbox.Pool
 	poolErr  error
+	warming  sync.WaitGroup
+	restOnce sync.Once
+	rest     sync.WaitGroup
+	restErr  error // once rest is done
 }
 
 var _ solve.Worker = (*Worker)(nil)
@@ -120,17 +125,38 @@ func (w *Worker) Close() error {
 	if w.spool != nil {
 		errs = append(errs, w.spool.remove(os.RemoveAll))
 	}
-	if w.pool != nil {
-		errs = append(errs, w.trees.close(), w.pool.Close())
+	w.Rest()
+	w.rest.Wait()
+	return errors.Join(append(errs, w.restErr)...)
+}
+
+// Rest says that no process will be run any more: the sandbox begins to end, and what it left to go, while what came of it is
+// written. Close waits for that.
+func (w *Worker) Rest() {
+	w.restOnce.Do(func() {
+		w.warming.Wait()
+		if w.pool != nil {
+			w.rest.Go(func() { w.restErr = errors.Join(w.trees.close(), w.pool.Close()) })
+		}
+	})
+}
+
+// Expect says how many processes will run at once, most likely: their agents are started together. now: they will run, whatever
+// the cache has, so that they are started while their inputs are looked for.
+func (w *Worker) Expect(ctx context.Context, processes int, now bool) {
+	w.expected.Store(int32(processes)) //nolint:gosec // few
+	if now {
+		w.warming.Go(func() { _, _ = w.sandbox(ctx) }) // who needs it is told what went wrong
 	}
-	return errors.Join(errs...)
 }
 
 // sandbox starts the pool of agents on first use.
 func (w *Worker) sandbox(ctx context.Context) (*sandbox.Pool, error) {
 	w.poolOnce.Do(func() {
 		// The pool outlives the vertex that asked first.
-		w.pool, w.poolErr = sandbox.NewPool(context.WithoutCancel(ctx), w.o.Sandbox)
+		o := w.o.Sandbox
+		o.Ahead = int(w.expected.Load()) - 1
+		w.pool, w.poolErr = sandbox.NewPool(context.WithoutCancel(ctx), o)
 		if w.poolErr == nil {
 			w.poolErr = w.trees.open(w.pool)
 		}
