@@ -20,15 +20,22 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/solve"
 	"github.com/manifestctl/manifestctl/pkg/store"
 	"github.com/manifestctl/manifestctl/pkg/worker/buildkit"
+	"github.com/manifestctl/manifestctl/pkg/worker/local"
 )
 
 // switchWorker solves vertices on this machine, and the processes of a spec on nodes once there is a fleet. Everything else
 // of a spec is made here, where the sources are; so step records, keys and caches are the same as without nodes.
 type switchWorker struct {
-	solve.Worker // this machine
+	*local.Worker // this machine
 
 	fleet *fleet // set before what it is for is solved
 }
+
+// The solver asks for the second by an assertion: who loses it loses only speed.
+var (
+	_ solve.Worker   = (*switchWorker)(nil)
+	_ solve.Prefixer = (*switchWorker)(nil)
+)
 
 // Run implements solve.Worker.
 func (w *switchWorker) Run(ctx context.Context, v *graph.Vertex, inputs []solve.Result) (solve.Result, error) {
