@@ -113,6 +113,7 @@ type Options struct {
 	Builder       builder.Builder    // whose nodes solve; without BuildKit nodes this machine does
 	Fallback      bool               // platforms that no node builds, or none any more, are built on this machine
 	Now           func() time.Time   // when layers of Dockerfiles were made; nil: they have no time
+	PackedFrom    int64              // bytes from which layers that nothing reads are kept compressed only; 0: 128 MiB
 }
 
 // Result is what was built.

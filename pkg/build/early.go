@@ -25,6 +25,8 @@ type early struct {
 	ctx    context.Context //nolint:containedctx // lives as long as the build that made it
 	cancel context.CancelFunc
 	chain  map[digest.Digest]bool // vertices whose layers the images will have
+	read   map[digest.Digest]bool // vertices whose layers are read for others
+	whole  bool                   // an output is made of the layers themselves
 	forms  []form
 	ahead  map[form][]output.Ahead
 
@@ -36,16 +38,20 @@ type early struct {
 
 func newEarly(ctx context.Context, f *finisher, roots []*graph.Vertex, plans []plan) *early {
 	e := &early{
-		f: f, chain: map[digest.Digest]bool{}, ahead: map[form][]output.Ahead{},
+		f: f, chain: map[digest.Digest]bool{}, read: map[digest.Digest]bool{}, ahead: map[form][]output.Ahead{},
 		slots: make(chan struct{}, earlyParallel), seen: map[digest.Digest]bool{},
 	}
 	e.ctx, e.cancel = context.WithCancel(ctx)
+	seen := map[digest.Digest]bool{}
 	for _, root := range roots {
 		e.follow(root)
+		e.readers(root, seen)
 	}
 	for _, p := range plans {
 		form := formOf(p.spec)
+		e.whole = e.whole || !streams(form.compression)
 		if form.rewrite || form.force { // other layers than those of steps
+			e.whole = true
 			continue
 		}
 		if !slices.Contains(e.forms, form) {
@@ -78,20 +84,58 @@ func (e *early) follow(v *graph.Vertex) {
 	}
 }
 
-// press says in which compressions the layer of a vertex is needed ([local.Press]).
-func (e *early) press(v *graph.Vertex) []layer.Compression {
-	if !e.chain[v.Digest()] {
-		return nil
+// readers marks the vertices whose layers v and those below it read.
+func (e *early) readers(v *graph.Vertex, seen map[digest.Digest]bool) {
+	if v == nil || seen[v.Digest()] {
+		return
 	}
-	var out []layer.Compression
+	seen[v.Digest()] = true
+	for i, in := range v.Inputs {
+		if i > 0 || readsBase(v.Op) {
+			e.reads(in)
+		}
+		e.readers(in, seen)
+	}
+}
+
+// readsBase reports whether an operation can need more of what it is on than the tables of contents.
+func readsBase(op graph.Op) bool {
+	switch op := op.(type) {
+	case graph.Layer, graph.Copy, graph.Remove:
+		return false
+	case graph.File:
+		return slices.ContainsFunc(op.Actions, func(a graph.FileAction) bool { return a.Copy != nil && a.Copy.Input == 0 })
+	}
+	return true
+}
+
+// reads marks v and all that its layers can come from.
+func (e *early) reads(v *graph.Vertex) {
+	if v == nil || e.read[v.Digest()] {
+		return
+	}
+	e.read[v.Digest()] = true
+	for _, in := range v.Inputs {
+		e.reads(in)
+	}
+}
+
+// streams reports whether a compression is made while a layer is.
+func streams(c layer.Compression) bool {
+	return c.Algorithm != layer.Uncompressed && c.Algorithm != layer.EStargz
+}
+
+// press says in which compressions the layer of a vertex is needed ([local.Press]).
+func (e *early) press(v *graph.Vertex) (all []layer.Compression, only bool) {
+	if !e.chain[v.Digest()] {
+		return nil, false
+	}
 	for _, form := range e.forms {
-		c := form.compression
-		streams := c.Algorithm != layer.Uncompressed && c.Algorithm != layer.EStargz
-		if streams && !slices.Contains(out, c) {
-			out = append(out, c)
+		if c := form.compression; streams(c) && !slices.Contains(all, c) {
+			all = append(all, c)
 		}
 	}
-	return out
+	return all, !e.whole && !e.read[v.Digest()]
 }
 
 // solved is told what became of a vertex. It does not wait.

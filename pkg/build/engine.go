@@ -84,7 +84,7 @@ func newEngine(ctx context.Context, st *store.Store, client *registry.Client, re
 	e.worker = local.New(local.Options{
 		Store: st, Opener: e.opener, Contexts: e.contexts, Pins: e.pins, Secret: secrets(req, o), Remote: remote, Events: e.emit, Epoch: req.Epoch,
 		SSH: e.sshSocket, Insecure: req.Dockerfile != nil && req.Dockerfile.Allow.SecurityInsecure,
-		NoFacts: o.Verify == VerifyOff, Limits: o.Limits, LogLimit: o.LogLimit, Authorities: o.Authorities, OnError: o.OnError, Accelerate: o.Accelerate,
+		NoFacts: o.Verify == VerifyOff, Limits: o.Limits, LogLimit: o.LogLimit, Authorities: o.Authorities, OnError: o.OnError, Accelerate: o.Accelerate, PackedFrom: o.PackedFrom,
 		Sandbox: sandboxOptions(ctx, o), Device: e.device,
 	})
 	e.nodes = &switchWorker{Worker: e.worker}

@@ -309,6 +309,9 @@ func (f *finisher) layer(ctx context.Context, l solve.Layer, form form, epoch *i
 		return image.Layer{}, err
 	}
 	if form.compression.Algorithm == "uncompressed" && l.Blob.Digest == "" {
+		if err := f.worker.Unpack(ctx, l); err != nil {
+			return image.Layer{}, err
+		}
 		return image.Layer{Desc: ocispec.Descriptor{MediaType: mediaType, Digest: l.DiffID, Size: l.Size}, DiffID: l.DiffID}, nil
 	}
 	if form.compression.Algorithm == layer.EStargz {

@@ -38,6 +38,7 @@ type model struct {
 	base      int // which of the base images
 	platforms []platform.Platform
 	run       bool // steps may run processes
+	output    string
 }
 
 var (
@@ -52,6 +53,9 @@ var (
 		"RUN --mount=type=cache,target=/cache echo $B > /run-b", "RUN env | sort > /run-env", "RUN --mount=type=bind,from=stage,source=/made,target=/m cat /m > /run-m", "RUN ls -R /sub > /run-ls || true",
 	}
 )
+
+// modelOutputs are of all forms: those that keep layers compressed only, and those that want them uncompressed again.
+var modelOutputs = []string{"type=image", "type=image,compression=zstd", "type=image,compression=uncompressed", "type=image,compression=estargz", "type=image,rewrite-timestamp=true"}
 
 // change changes one thing and says what.
 func (m *model) change(t *testing.T) string {
@@ -149,14 +153,14 @@ func (m *model) write(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(m.dir, "Dockerfile"), []byte(m.dockerfile()), 0o644))
 }
 
-// build builds the project in a store.
-func (m *model) build(t *testing.T, root string) (digest.Digest, error) {
+// build builds the project in a store, which keeps layers of so many bytes compressed only.
+func (m *model) build(t *testing.T, root string, packedFrom int64) (digest.Digest, error) {
 	t.Helper()
 	st, err := store.Open(t.Context(), root, store.Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, st.Close()) }()
 	epoch := int64(0)
-	out, err := output.Parse("type=image,rewrite-timestamp=true") // processes write files now
+	out, err := output.Parse(m.output)
 	require.NoError(t, err)
 	contexts := map[string]string{}
 	for i := range 2 {
@@ -166,7 +170,7 @@ func (m *model) build(t *testing.T, root string) (digest.Digest, error) {
 	res, err := build.Run(t.Context(), st, build.Request{
 		File: filepath.Join(m.dir, "Dockerfile"), ContextDir: filepath.Join(m.dir, "context"), Dockerfile: &build.Dockerfile{},
 		Platforms: m.platforms, Args: m.args, Contexts: contexts, Epoch: &epoch, Outputs: []output.Spec{out},
-	}, build.Options{Path: os.Getenv("PATH"), Verify: build.VerifyOff})
+	}, build.Options{Path: os.Getenv("PATH"), Verify: build.VerifyOff, PackedFrom: packedFrom})
 	return res.Root.Digest, err
 }
 
@@ -234,8 +238,12 @@ func TestACachedBuildEqualsOneFromNothing(t *testing.T) {
 				}
 				edits = append(edits, what)
 				m.write(t)
-				cached, err := m.build(t, kept)
-				fresh, freshErr := m.build(t, t.TempDir())
+				m.output = "type=image,rewrite-timestamp=true" // processes write files now
+				if !run {
+					m.output = modelOutputs[m.random.IntN(len(modelOutputs))]
+				}
+				cached, err := m.build(t, kept, m.random.Int64N(2))
+				fresh, freshErr := m.build(t, t.TempDir(), 0)
 				if freshErr != nil {
 					require.Error(t, err, "%v\n%s", edits, m.dockerfile())
 					continue

@@ -36,7 +36,7 @@ func (c Records) Get(_ context.Context, key digest.Digest) (Record, bool) {
 		return Record{}, false
 	}
 	for l := range r.All() {
-		if _, err := c.Store.Stat(l.DiffID); err != nil { // also leases it
+		if _, err := c.Store.Stat(l.Kept()); err != nil { // also leases it
 			return Record{}, false
 		}
 	}
@@ -51,7 +51,7 @@ func (c Records) Put(_ context.Context, key digest.Digest, r Record) error {
 	}
 	stored := store.Record{Data: data}
 	for l := range r.All() {
-		stored.Blobs = append(stored.Blobs, l.DiffID)
+		stored.Blobs = append(stored.Blobs, l.Kept())
 	}
 	return c.Store.PutRecord(RecordKind, key.Encoded(), stored)
 }

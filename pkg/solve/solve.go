@@ -24,15 +24,27 @@ import (
 	"github.com/manifestctl/manifestctl/pkg/platform"
 )
 
-// Layer is one layer of a result: uncompressed in the store under DiffID, or as it was pulled under Blob, or both.
+// Layer is one layer of a result: uncompressed in the store under DiffID, or as it was pulled under Blob, or both; or, if it was
+// made here, compressed as Packed only.
 type Layer struct {
-	DiffID  digest.Digest      `json:"diffID"`
-	Size    int64              `json:"size,omitempty"` // uncompressed; 0 when unknown
-	Blob    ocispec.Descriptor `json:"blob,omitzero"`  // as pulled; zero for layers made here
-	From    []string           `json:"from,omitempty"` // registry references whose repository holds Blob
-	History *ocispec.History   `json:"-"`              // of layers made here; follows from the vertex, not from the work
+	DiffID digest.Digest      `json:"diffID"`
+	Size   int64              `json:"size,omitempty"` // uncompressed; 0 when unknown
+	Blob   ocispec.Descriptor `json:"blob,omitzero"`  // as pulled; zero for layers made here
+	From   []string           `json:"from,omitempty"` // registry references whose repository holds Blob
+	// Packed is the compressed form that the store keeps of a layer made here in place of the uncompressed one; zero when it keeps
+	// that. Unlike Blob it decides nothing about the form that the layer has in images.
+	Packed  ocispec.Descriptor `json:"packed,omitzero"`
+	History *ocispec.History   `json:"-"` // of layers made here; follows from the vertex, not from the work
 	// Created is when the layer was made: the clock of [Options.Now], kept with the record. It is in no key.
 	Created *time.Time `json:"created,omitempty"`
+}
+
+// Kept is the blob by which the store keeps a layer made here.
+func (l Layer) Kept() digest.Digest {
+	if l.Packed.Digest != "" {
+		return l.Packed.Digest
+	}
+	return l.DiffID
 }
 
 // Result is a rootfs: a chain of layers, bottom first, and the config of the image it began with.

@@ -73,8 +73,8 @@ func (s *Store) PutExpected(ctx context.Context, desc ocispec.Descriptor, r io.R
 	return err
 }
 
-// Ingest is a blob being written. Exactly one of Commit and Abort ends it (Abort
-// after Commit does nothing). It is not for several goroutines at once.
+// Ingest is a blob being written. Exactly one of Commit, Finish and Abort ends it (Abort
+// after another does nothing). It is not for several goroutines at once.
 type Ingest struct {
 	s        *Store
 	f        *os.File // nil when ended
@@ -86,6 +86,7 @@ type Ingest struct {
 	expected int64 // 0 when unknown
 	err      error // the first failure: nothing can follow
 	moved    bool  // the file has its final name
+	only     bool  // digested, not written
 }
 
 // Ingest starts a blob whose bytes come by Write.
@@ -115,6 +116,11 @@ func (s *Store) ingest(algo digest.Algorithm, expected int64) (*Ingest, error) {
 func (w *Ingest) Write(p []byte) (int, error) {
 	if w.f == nil {
 		return 0, fmt.Errorf("writing a blob that has ended: %w", fs.ErrClosed)
+	}
+	if w.only {
+		w.h.Write(p)
+		w.size += int64(len(p))
+		return len(p), nil
 	}
 	written := 0
 	for len(p) > 0 {
@@ -168,6 +174,32 @@ func (w *Ingest) flush() error {
 	return w.err
 }
 
+// DigestOnly drops what was written, and what follows is only digested: Finish ends it.
+func (w *Ingest) DigestOnly() error {
+	if w.f == nil {
+		return fmt.Errorf("digesting a blob that has ended: %w", fs.ErrClosed)
+	}
+	if w.only || w.err != nil {
+		return w.err
+	}
+	w.h.Write(w.buf[:w.n])
+	w.size += int64(w.n)
+	w.n, w.only = 0, true
+	return w.f.Truncate(0) // it goes with Abort
+}
+
+// Finish ends a blob without keeping it, and says what it would have become.
+func (w *Ingest) Finish(mediaType string) (ocispec.Descriptor, error) {
+	if w.f == nil {
+		return ocispec.Descriptor{}, fmt.Errorf("digesting a blob that has ended: %w", fs.ErrClosed)
+	}
+	defer w.Abort()
+	if err := w.DigestOnly(); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return ocispec.Descriptor{MediaType: mediaType, Digest: w.digest(), Size: w.size}, nil
+}
+
 func (w *Ingest) digest() digest.Digest { return digest.NewDigest(w.algo, w.h) }
 
 // Commit makes the blob visible.
@@ -176,6 +208,9 @@ func (w *Ingest) Commit(ctx context.Context, mediaType string) (ocispec.Descript
 		return ocispec.Descriptor{}, fmt.Errorf("committing a blob that has ended: %w", fs.ErrClosed)
 	}
 	defer w.Abort()
+	if w.only {
+		return ocispec.Descriptor{}, fmt.Errorf("committing a blob that was only digested: %w", ErrInvalid)
+	}
 	if err := w.flush(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("writing %s: %w", orBlob(mediaType), err)
 	}

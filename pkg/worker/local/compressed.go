@@ -21,19 +21,26 @@ import (
 // CompressedKind is the kind of the store's records that say which blob a layer is in a compression.
 const CompressedKind = "compressed"
 
-// Press says in which compressions the layer that a vertex makes will be needed, so that it is compressed while it is written.
-type Press func(v *graph.Vertex) []layer.Compression
+// Press says in which compressions the layer that a vertex makes will be needed, so that it is compressed while it is written, and
+// whether nothing is known that will read the layer itself: a large one is kept compressed only then.
+type Press func(v *graph.Vertex) (all []layer.Compression, only bool)
 
 // SetPress gives the worker a Press once the graph is known.
 func (w *Worker) SetPress(p Press) { w.press.Store(&p) }
 
 type pressKey struct{}
 
+// pressure is what a Press said.
+type pressure struct {
+	all  []layer.Compression
+	only bool
+}
+
 // pressing gives ctx the compressions for the layer of v.
 func (w *Worker) pressing(ctx context.Context, v *graph.Vertex) context.Context {
 	if p := w.press.Load(); p != nil {
-		if all := (*p)(v); len(all) > 0 {
-			return context.WithValue(ctx, pressKey{}, all)
+		if all, only := (*p)(v); len(all) > 0 {
+			return context.WithValue(ctx, pressKey{}, pressure{all, only})
 		}
 	}
 	return ctx
@@ -41,12 +48,12 @@ func (w *Worker) pressing(ctx context.Context, v *graph.Vertex) context.Context 
 
 // notPressing is for layers on the way that are not that of the vertex.
 func notPressing(ctx context.Context) context.Context {
-	return context.WithValue(ctx, pressKey{}, []layer.Compression(nil))
+	return context.WithValue(ctx, pressKey{}, pressure{})
 }
 
-func pressOf(ctx context.Context) []layer.Compression {
-	all, _ := ctx.Value(pressKey{}).([]layer.Compression)
-	return all
+func pressOf(ctx context.Context) pressure {
+	p, _ := ctx.Value(pressKey{}).(pressure)
+	return p
 }
 
 // pressed is a compressed form on its way into the store.
@@ -121,17 +128,57 @@ const pressFrom = 256 << 10
 
 var pressHeads = sync.Pool{New: func() any { return new([pressFrom]byte) }}
 
+// packedFrom is the default of Options.PackedFrom.
+const packedFrom = 128 << 20
+
+// sizes are those from which layers are compressed while they are written, and kept in no other form. The second is not less than
+// the first.
+func (w *Worker) sizes() (press int, packed int64) {
+	if w.o.PackedFrom <= 0 {
+		return pressFrom, packedFrom
+	}
+	return int(min(pressFrom, w.o.PackedFrom)), w.o.PackedFrom
+}
+
+// raw is a layer's uncompressed form on its way into the store, unless it is large and only wanted compressed.
+type raw struct {
+	*store.Ingest
+	only bool  // see Press
+	most int64 // bytes from which it is not kept
+	size int64
+}
+
+// Write implements io.Writer.
+func (r *raw) Write(p []byte) (int, error) {
+	if r.size += int64(len(p)); r.only && r.size >= r.most {
+		if err := r.DigestOnly(); err != nil {
+			return 0, err
+		}
+	}
+	return r.Ingest.Write(p)
+}
+
+// end commits it; dropped says that it was not kept.
+func (r *raw) end(ctx context.Context) (desc ocispec.Descriptor, dropped bool, err error) {
+	if r.only && r.size >= r.most {
+		desc, err = r.Finish(uncompressed)
+		return desc, true, err
+	}
+	desc, err = r.Commit(ctx, uncompressed)
+	return desc, false, err
+}
+
 // fanPressed adds readers that compress what is written to f.
-func (w *Worker) fanPressed(ctx context.Context, f *fan) []*pressed {
-	forms := pressOf(ctx)
+func (w *Worker) fanPressed(ctx context.Context, f *fan, forms []layer.Compression) []*pressed {
 	all := make([]*pressed, len(forms))
+	from, _ := w.sizes()
 	for i, c := range forms {
 		p := &pressed{form: c}
 		all[i] = p
 		f.add(func(r io.Reader) (err error) {
 			head := pressHeads.Get().(*[pressFrom]byte) //nolint:forcetypeassert // the pool holds nothing else
 			defer pressHeads.Put(head)
-			n, err := io.ReadFull(r, head[:])
+			n, err := io.ReadFull(r, head[:from])
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 				return nil
 			}

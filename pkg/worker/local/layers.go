@@ -20,7 +20,7 @@ import (
 // uncompressed is the media type of layers as they are kept in the store.
 const uncompressed = ocispec.MediaTypeImageLayer
 
-// commit stores the uncompressed layer that write produces, its table of contents and its compressed forms, all made on the way.
+// commit stores the layer that write produces, its table of contents and its compressed forms, all made on the way.
 func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve.Layer, error) {
 	blob, err := w.o.Store.Ingest(ctx)
 	if err != nil {
@@ -28,7 +28,10 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 	}
 	defer blob.Abort()
 	var f fan
-	forms := w.fanPressed(ctx, &f)
+	press := pressOf(ctx)
+	keep := &raw{Ingest: blob, only: press.only}
+	_, keep.most = w.sizes()
+	forms := w.fanPressed(ctx, &f, press.all)
 	defer func() {
 		for _, p := range forms {
 			p.abort()
@@ -43,13 +46,13 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 		return err
 	})
 	f.add(func(r io.Reader) error {
-		_, err := io.Copy(blob, r)
+		_, err := io.Copy(keep, r)
 		return err
 	})
 	if err := f.finish(write(&f)); err != nil {
 		return solve.Layer{}, err
 	}
-	desc, err := blob.Commit(ctx, uncompressed)
+	desc, dropped, err := keep.end(ctx)
 	if err != nil {
 		return solve.Layer{}, err
 	}
@@ -63,15 +66,20 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 			return solve.Layer{}, err
 		}
 	}
+	out := solve.Layer{DiffID: desc.Digest, Size: desc.Size}
 	for _, p := range forms {
 		if p.blob == nil {
 			continue
 		}
-		if _, err := p.commit(ctx, w, desc.Digest); err != nil {
+		packed, err := p.commit(ctx, w, desc.Digest)
+		if err != nil {
 			return solve.Layer{}, err
 		}
+		if dropped && out.Packed.Digest == "" {
+			out.Packed = packed
+		}
 	}
-	return solve.Layer{DiffID: desc.Digest, Size: desc.Size}, nil
+	return out, nil
 }
 
 // facts keeps what the files of layers say, gathered in the pass that makes or pulls them.
@@ -194,20 +202,29 @@ func (c closeBoth) Close() error { return errors.Join(c.ReadCloser.Close(), c.be
 
 // randomAccess gives random access to a layer's uncompressed tar, storing it when only its compressed form is there.
 func (w *Worker) randomAccess(ctx context.Context, l solve.Layer) (layer.ReaderAtCloser, error) {
-	if _, err := w.o.Store.Stat(l.DiffID); err != nil {
-		r, err := w.openLayer(ctx, l)
-		if err != nil {
-			return nil, err
-		}
-		desc, err := w.o.Store.Put(ctx, uncompressed, r)
-		if err := errors.Join(err, r.Close()); err != nil {
-			return nil, fmt.Errorf("unpacking layer %s: %w", l.Blob.Digest, err)
-		}
-		if desc.Digest != l.DiffID {
-			return nil, fmt.Errorf("layer %s unpacks to %s, not %s: %w", l.Blob.Digest, desc.Digest, l.DiffID, store.ErrCorrupt)
-		}
+	if err := w.Unpack(ctx, l); err != nil {
+		return nil, err
 	}
 	return w.o.Store.OpenAt(l.DiffID)
+}
+
+// Unpack makes sure that a layer's uncompressed tar is in the store.
+func (w *Worker) Unpack(ctx context.Context, l solve.Layer) error {
+	if _, err := w.o.Store.Stat(l.DiffID); err == nil {
+		return nil
+	}
+	r, err := w.openLayer(ctx, l)
+	if err != nil {
+		return err
+	}
+	desc, err := w.o.Store.Put(ctx, uncompressed, r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return fmt.Errorf("unpacking layer %s: %w", l.DiffID, err)
+	}
+	if desc.Digest != l.DiffID {
+		return fmt.Errorf("layer %s unpacks to %s, not %s: %w", l.DiffID, desc.Digest, l.DiffID, store.ErrCorrupt)
+	}
+	return nil
 }
 
 // View opens the merged tree of layers, bottom first. The caller closes it.

@@ -141,7 +141,9 @@ func (w *Worker) need(ctx context.Context, l solve.Layer) (blob ocispec.Descript
 	if _, err := w.o.Store.Stat(l.DiffID); err == nil {
 		return ocispec.Descriptor{}, nil
 	}
-	blob = l.Blob
+	if blob = l.Blob; blob.Digest == "" {
+		blob = l.Packed
+	}
 	if blob.Digest == "" {
 		var ok bool
 		if blob, _, _, ok = w.Elsewhere(l.DiffID); !ok {

@@ -186,7 +186,9 @@ func (w *Worker) file(ctx context.Context, op graph.File, inputs []solve.Result)
 	if err != nil {
 		return solve.Result{}, err
 	}
-	places.done(l.DiffID)
+	if l.Packed.Digest == "" { // else there is nothing to read at these places
+		places.done(l.DiffID)
+	}
 	return below.With(l), nil
 }
 

@@ -82,7 +82,7 @@ func (w *Worker) commitOf(ctx context.Context, op graph.Git) (got checkedOut, er
 	if got.Object, err = g.Object(ctx, commit); err != nil {
 		return got, err
 	}
-	return got, w.remember(gitKind, key, got, got.Layer.DiffID)
+	return got, w.remember(gitKind, key, got, got.Layer.Kept())
 }
 
 // checkout makes a layer of a work tree. Times are the commit's, so that equal commits are equal layers.

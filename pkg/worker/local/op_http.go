@@ -97,7 +97,7 @@ func (w *Worker) download(ctx context.Context, op graph.HTTP) (got fetched, err 
 		return got, err
 	}
 	got.Sum, got.Layer = sum, r.Layers[0]
-	return got, w.remember(httpKind, key, got, got.Layer.DiffID)
+	return got, w.remember(httpKind, key, got, got.Layer.Kept())
 }
 
 // spooled copies r to a file of the scratch directory and closes it.
@@ -132,7 +132,7 @@ func (w *Worker) recall(kind, key string, into any, layers func() []solve.Layer)
 		return false
 	}
 	for _, l := range layers() {
-		if _, err := w.o.Store.Stat(l.DiffID); err != nil {
+		if _, err := w.o.Store.Stat(l.Kept()); err != nil {
 			return false
 		}
 	}

@@ -60,9 +60,12 @@ type Options struct {
 	Pins        Pins             // nil: names mean what they mean now
 	Pull        bool             // ask for tags again that were resolved before
 	NoCache     bool
-	NoFacts     bool   // do not look at what files of layers say
-	Remote      Remote // nil: all layers are made or pulled here
-	Events      event.Sink
+	NoFacts     bool // do not look at what files of layers say
+	// PackedFrom is how many bytes a layer has that is kept compressed only when nothing is known to read it; 0 is 128 MiB. Of a
+	// smaller one the uncompressed form is worth its room: the next build finds in it the small files that did not change.
+	PackedFrom int64
+	Remote     Remote // nil: all layers are made or pulled here
+	Events     event.Sink
 }
 
 // Pins say what names of images mean.
