@@ -227,9 +227,10 @@ func TestLifecycle(t *testing.T) {
 				s.Mounts = []Mount{{Kind: MountTmpfs, Target: "/bin/probe/x"}}
 				require.Error(t, b.run(s).failure)
 			}
-			assert.LessOrEqual(t, count(), fds+2)
-			assert.LessOrEqual(t, agentCount(), threads+4)
-			assert.LessOrEqual(t, agentFDs(), inAgent+2)
+			// 60 steps: one more of each for every step or mount would be many more; some threads more come of a busy machine.
+			assert.LessOrEqual(t, count(), fds+10)
+			assert.LessOrEqual(t, agentCount(), threads+20)
+			assert.LessOrEqual(t, agentFDs(), inAgent+10)
 		})
 	})
 }
