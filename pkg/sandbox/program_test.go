@@ -10,8 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -143,8 +145,17 @@ func attack(t *testing.T, a *agent) string {
 	line, err := r.ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "holding\n", line)
+	program, err := os.Stat("/proc/" + pid + "/exe")
+	require.NoError(t, err)
 	a.kill()
 	a.wait()
+	require.Eventually(t, func() bool { // what it had started may end a little later
+		exes, err := filepath.Glob("/proc/[0-9]*/exe")
+		return err == nil && !slices.ContainsFunc(exes, func(exe string) bool {
+			other, err := os.Stat(exe)
+			return err == nil && os.SameFile(program, other)
+		})
+	}, time.Minute, time.Millisecond)
 	require.NoError(t, in.Close())
 	got, err := io.ReadAll(r)
 	require.NoError(t, err)
