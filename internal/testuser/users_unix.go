@@ -93,7 +93,7 @@ func run(ctx context.Context, name string, args ...string) error {
 		if err == nil {
 			return nil
 		}
-		if try == 20 || !bytes.Contains(out, []byte("lock")) {
+		if try == 600 || !bytes.Contains(out, []byte("lock")) {
 			return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(out))
 		}
 		time.Sleep(100 * time.Millisecond)

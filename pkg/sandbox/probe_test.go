@@ -227,7 +227,7 @@ func TestE25(t *testing.T) {
 			}
 			probe(t, runtime.GOARCH)
 			shared := testuser.Shared(t, "probe-"+runtime.GOARCH, nil)
-			cmd := exec.Command("/proc/self/exe", "-test.run=^TestE25$", "-test.v", "-test.timeout=60s")
+			cmd := exec.Command("/proc/self/exe", "-test.run=^TestE25$", "-test.v", "-test.timeout=5m")
 			cmd.Env = append(os.Environ(), poor+"="+name, "MANIFESTCTL_TEST_SHARED="+filepath.Dir(shared), "MANIFESTCTL_TEST_VARIANT=user")
 			cmd.SysProcAttr = &syscall.SysProcAttr{
 				Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | cases[name].flags,
