@@ -84,8 +84,8 @@ unit: ## all tests but those of the whole program (Go; more of them run with the
 	$(GO) test -timeout 30m $(UNIT)
 
 .PHONY: e2e-long
-e2e-long: ## Debian's compilers from a Dockerfile, on two architectures (Go, make deps; many minutes)
-	MANIFESTCTL_LONG=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run TestDebianDockerfile
+e2e-long: ## Debian's compilers from a Dockerfile, on two architectures; apt in containers without rights (root, make deps; many minutes)
+	MANIFESTCTL_LONG=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run 'TestDebianDockerfile|TestDebianInContainers'
 
 .PHONY: e2e
 e2e: ## the program beside its peers, as root and as ordinary users (Go, make deps; minutes)

@@ -102,6 +102,8 @@ func TestContainers(t *testing.T) {
 		"Sleep":      "FROM scratch\nADD amd64.tar /\nRUN [\"/bin/busybox\", \"sleep\", \"3210\"]\n",
 		"Reach":      "FROM scratch\nADD amd64.tar /\nRUN [\"/bin/busybox\", \"cat\", \"/proc/1/environ\"]\n",
 		"Box":        "FROM scratch\nADD amd64.tar /\n",
+		"Mounts":     "FROM scratch\nADD amd64.tar /\nRUN [\"/bin/busybox\", \"mount\", \"-t\", \"tmpfs\", \"none\", \"/bin\"]\n",
+		"Moves":      "FROM scratch\nADD amd64.tar /\nRUN [\"/bin/busybox\", \"mv\", \"/etc\", \"/elsewhere\"]\n",
 		"Copy":       "FROM 127.0.0.1:1/nothing AS unneeded\nRUN true\nFROM scratch\nCOPY files.yaml /\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(m.dir, name), []byte(text), 0o644))
@@ -109,11 +111,7 @@ func TestContainers(t *testing.T) {
 	r := root(t)
 	files := digestOf(t, ok(t, r.command(epoch, m.args(r.home, "files.yaml")...)))
 
-	load := docker("import", "-", "manifestctl")
-	image, w := io.Pipe()
-	go func() { w.CloseWithError(containerImage(w)) }()
-	load.Stdin = image
-	must(t, load)
+	loadImage(t, docker)
 	for _, c := range containers {
 		t.Run(c.name, func(t *testing.T) {
 			store := t.TempDir()
@@ -215,6 +213,16 @@ func sections(out string) map[string]section {
 		all[name] = s
 	}
 	return all
+}
+
+// loadImage makes the image manifestctl in a docker.
+func loadImage(t *testing.T, docker func(args ...string) *exec.Cmd) {
+	t.Helper()
+	load := docker("import", "-", "manifestctl")
+	image, w := io.Pipe()
+	go func() { w.CloseWithError(containerImage(w)) }()
+	load.Stdin = image
+	must(t, load)
 }
 
 // containerImage writes the root file system of the image: the program, an emulator, a shell.

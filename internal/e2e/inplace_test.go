@@ -75,10 +75,22 @@ func killedInPlace(t *testing.T, docker func(args ...string) *exec.Cmd, dir stri
 			require.Error(t, err, "%s", out)
 		})
 	}
+	t.Run("a mount", func(t *testing.T) {
+		out, err := docker("exec", name, "/bin/manifestctl", "--root", "/store", "build", "--executor", "inplace", "--progress", "plain", "-f", "/ctx/Mounts", "/ctx").CombinedOutput()
+		require.Error(t, err)
+		assert.Contains(t, string(out), "permission denied (are you root?)")
+		assert.Equal(t, before, look())
+	})
 	t.Run("what it reaches", func(t *testing.T) {
 		out, err := docker("exec", name, "/bin/manifestctl", "--root", "/store", "build", "--executor", "inplace", "--progress", "plain", "-f", "/ctx/Reach", "/ctx").CombinedOutput()
 		require.Error(t, err)
 		assert.Contains(t, string(out), "can't open '/proc/1/environ': Permission denied")
 		assert.Equal(t, before, look())
+	}) // The last: what it does cannot be undone.
+	t.Run("mounts that are moved", func(t *testing.T) {
+		out, err := docker("exec", name, "/bin/manifestctl", "--root", "/store", "build", "--executor", "inplace", "--progress", "plain", "-f", "/ctx/Moves", "/ctx").CombinedOutput()
+		require.Error(t, err)
+		assert.Contains(t, string(out), "away, a mount of this container, which cannot be brought back: start it anew")
+		assert.Contains(t, look(), "qemu-aarch64-static", "all else is back")
 	})
 }

@@ -88,7 +88,12 @@ func nodeOf(st *unix.Stat_t) node { return node{st.Dev, st.Ino} }
 func (o *owners) of(s *supervisor, f *file) (rec layer.Owner, ok bool) {
 	if hasXattrs(f.st.Mode) {
 		var buf [64]byte
-		if n, err := unix.Getxattr(f.path(), layer.OwnerXattr, buf[:]); err == nil {
+		n := 0
+		err := f.with(unix.S_IRUSR, func() (err error) {
+			n, err = unix.Getxattr(f.path(), layer.OwnerXattr, buf[:])
+			return err
+		})
+		if err == nil {
 			if rec.UnmarshalBinary(buf[:n]) == nil {
 				return rec, true
 			}
@@ -155,7 +160,8 @@ func (o *owners) set(s *supervisor, f *file, rec layer.Owner) error {
 
 func setRecord(f *file, rec layer.Owner) error {
 	if rec == (layer.Owner{}) {
-		if err := unix.Removexattr(f.path(), layer.OwnerXattr); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
+		err := f.with(unix.S_IWUSR, func() error { return unix.Removexattr(f.path(), layer.OwnerXattr) })
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
 			return err
 		}
 		return nil
@@ -164,7 +170,24 @@ func setRecord(f *file, rec layer.Owner) error {
 	if err != nil {
 		return err
 	}
-	return unix.Setxattr(f.path(), layer.OwnerXattr, b, 0)
+	return f.with(unix.S_IWUSR, func() error { return unix.Setxattr(f.path(), layer.OwnerXattr, b, 0) })
+}
+
+// with does something with an attribute of a file of ours. Without CAP_DAC_OVERRIDE (a container's root) the file's own mode can forbid that, as
+// that of a file which dpkg is unpacking does (0): it has the bit for the moment.
+func (f *file) with(bit uint32, do func() error) error {
+	err := do()
+	if err == nil || !errors.Is(err, unix.EACCES) || f.st.Mode&bit != 0 || int(f.st.Uid) != unix.Geteuid() {
+		return err
+	}
+	var now unix.Stat_t
+	if err := unix.Fstat(f.fd, &now); err != nil {
+		return err
+	}
+	if err := unix.Chmod(f.path(), now.Mode&0o7777|bit); err != nil {
+		return err
+	}
+	return errors.Join(do(), unix.Chmod(f.path(), now.Mode&0o7777))
 }
 
 // setNamed records what the file of a name is, and those that are links to it.
