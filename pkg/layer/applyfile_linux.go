@@ -280,7 +280,20 @@ func (a *applier) device(d dirHandle, base, name string, e *Entry) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return a.metadata(fd, name, e, Owner{Type: kind, Rdev: dev})
+	if err := a.metadata(fd, name, e, Owner{Type: kind, Rdev: dev}); err != nil || a.o.Ownership == OwnXattr || !a.o.Overlay && !a.o.NoDevices {
+		return err
+	}
+	// A snapshot: who runs a step on it has to know that there is one.
+	v, err := getXattr(fd, OwnerXattr)
+	if err != nil {
+		return err
+	}
+	var rec Owner
+	if err := rec.UnmarshalBinary([]byte(v)); err != nil {
+		return err
+	}
+	a.owners[name] = rec
+	return nil
 }
 
 // dirEntry makes a directory or gives an existing one its metadata.

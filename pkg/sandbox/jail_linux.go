@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/manifestctl/manifestctl/pkg/emulate"
+	"github.com/manifestctl/manifestctl/pkg/layer"
 )
 
 // jail is one step without namespaces.
@@ -34,6 +35,8 @@ type jail struct {
 	moved  int // how many things were put aside
 
 	terminals terminals
+	devices   bool                   // there are files that stand for devices
+	made      map[string]layer.Owner // those that the step made, by name
 }
 
 // cover is a name in the tree that shows something else while the step runs.
@@ -66,6 +69,9 @@ func (s *server) runJail(w *wireStep, fds []int) (_ *ExitError, err error) {
 		terminals: terminals{pts: s.terminals, own: map[string]int{}},
 	}
 	defer j.terminals.close()
+	if j.devices, err = hasDevices([]string{w.Tree}); err != nil {
+		return nil, err
+	}
 	if err := os.Mkdir(j.holdAt, 0o700); err != nil {
 		return nil, fmt.Errorf("preparing a step: %w", err)
 	}
@@ -83,6 +89,9 @@ func (s *server) runJail(w *wireStep, fds []int) (_ *ExitError, err error) {
 		go st.jailThread(done)
 		end := <-done
 		exit, err = end.exit, end.err
+	}
+	if err == nil {
+		err = keepDevices(w.Tree, j.made)
 	}
 	if undressErr := j.undress(st.tree); undressErr != nil && err == nil && exit == nil {
 		err = undressErr
@@ -427,6 +436,8 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 	var g *guard
 	if len(procCalls) > 0 && st.srv.swap == nil { // else there is a real one
 		attr.flags, attr.listen = superviseFlags, procProgram()
+	} else if len(hostABIs) > 0 && st.super == nil {
+		attr.flags, attr.listen = superviseFlags, notifyProgram(deviceABIs(st.jail.devices), false)
 	}
 	if st.super != nil {
 		if err := unix.Fstatfs(st.tree.fd, &st.super.rootfs); err != nil {
@@ -445,6 +456,10 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 				return fmt.Errorf("%w: prlimit: %w", ErrHost, err)
 			}
 			st.super.start(listener)
+		} else if listener >= 0 && errno == 0 && st.srv.swap != nil {
+			if err := st.devicesInPlace(listener); err != nil {
+				return err
+			}
 		} else if listener >= 0 && errno == 0 { // else the step has no /proc
 			var err error
 			if procs, err = st.srv.newProcServer(st.jail, listener); err != nil {
@@ -464,7 +479,12 @@ func (st *step) confined(file string, files [3]uintptr) (*ExitError, error) {
 		return nil
 	}
 	pid, err := forkExec(file, st.Args, st.Env, attr)
-	defer func() { procs.close() }()
+	defer func() {
+		procs.close()
+		if st.jail.made = st.devices.closeDevices(); procs != nil {
+			st.jail.made = procs.files.made
+		}
+	}()
 	defer st.srv.process.Store(0)
 	if err != nil {
 		g.stop()

@@ -74,6 +74,7 @@ func TestJailLayers(t *testing.T) {
 		"attributes":  {tree: []string{"f=1", "g=1"}, args: strings.Fields("setxattr /f user.x y -- write /h -- setxattr /h user.y z")},
 		"links":       {tree: []string{"f=1"}, args: strings.Fields("link /f /a -- link /f /z")},
 		"etc":         {tree: []string{"etc/", "etc/passwd=root:x:0:0::/:/bin/sh\n"}, args: strings.Fields("append /etc/passwd x")},
+		"devices":     {args: strings.Fields("mkdir /x -- mknod /x/null 1 3 -- chown /x/null 5 6 -- mknod /x/tty 5 0 -- rm /x/tty -- mkfifo /x/p")},
 		"working dir": {args: []string{"true"}, step: func(s *Step) { s.Cwd = "/made/for it" }},
 		"another user": {args: strings.Fields("mkdir /home/x/y -- write /home/x/f 1 -- id"), step: func(s *Step) {
 			s.Account, s.Cwd = layer.Account{UID: 1000, GID: 1001, Groups: []int{1001, 27}}, "/home/x"
@@ -160,7 +161,11 @@ func TestJail(t *testing.T) {
 		require.NoError(t, os.WriteFile(canary, []byte("x"), 0o644))
 		require.Error(t, run(t, b.step("cat", canary)).failure)
 		require.Error(t, run(t, b.step("chroot", "/bin")).failure)
-		require.Error(t, run(t, b.step("mknod", "/dev/mine", "1", "3")).failure, "nobody makes devices")
+		for _, name := range []string{"/dev/mine", "/mine"} {
+			r := run(t, b.step("mknod", name, "1", "9", "--", "stat", name, "--", "cat", name))
+			require.NoError(t, r.failure, r.err)
+			assert.Equal(t, name+" 20644 0:0 0 265\n", r.out, "it is shown, and opens nothing")
+		}
 	})
 	t.Run("a /proc of its own processes", func(t *testing.T) {
 		r := run(t, b.step("readlink", "/proc/self/exe", "--", "status", "Uid", "--", "open", "/proc/cpuinfo", "/proc/self/fd/1", "/dev/stdout",

@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"archive/tar"
 	"bytes"
 	"os"
 	"path/filepath"
@@ -239,26 +240,78 @@ func TestExactlyAtFork(t *testing.T) {
 	})
 }
 
-// TestDevices: a device is a file on disk that says which one it is.
+// TestDevices: a device is a file on disk that says which one it is, with whatever ids.
 func TestDevices(t *testing.T) {
 	testuser.Each(t, func(t *testing.T) {
 		b := newBox(t)
-		if b.pool.Mode() != ModeSingle {
-			t.Log("the kernel makes no devices in a user namespace, and there is no supervisor")
-			var exit *ExitError
-			require.ErrorAs(t, b.run(b.step("mknod", "/null", "1", "3")).failure, &exit)
-			return
-		}
-		s := ownBox(t, b, runtime.GOARCH, verbs("mknod /null 1 3; chmod /null 0666; chown /null 5 6; rename /null /other; stat /other"))
+		s := ownBox(t, b, runtime.GOARCH, verbs("mknod /null 1 3; chmod /null 0666; chown /null 5 6; rename /null /other; link /other /twice; stat /other"))
 		var out bytes.Buffer
-		s.Stdout = &out
-		assert.Contains(t, b.diff(s), "3 666 5:6 other")
-		assert.Equal(t, "/other 20666 5:6 0 259\n", out.String())
-		for _, run := range []string{"mknod /white 0 0", "setuid 33; mknod /open/null 1 3"} {
+		s.Stdout, s.Keep = &out, filepath.Join(b.dir, "keep")
+		got := b.diff(s)
+		assert.Contains(t, got, "3 666 5:6 other")
+		assert.Contains(t, got, "1 666 5:6 twice -> other")
+		if b.pool.Mode() == ModeSingle { // else only the next step is told
+			assert.Equal(t, "/other 20666 5:6 0 259\n", out.String())
+		}
+		for _, run := range []string{"mknod /white 0 0", "setuid 33; mknod /open/null 1 3", "mknod /open/none/null 1 3", "mknod /file 1 3"} {
 			var exit *ExitError
 			require.ErrorAs(t, b.run(ownBox(t, b, runtime.GOARCH, verbs(run))).failure, &exit, run)
 		}
+		s = ownBox(t, b, runtime.GOARCH, verbs("stat /other; write /other text; chmod /other 0600; stat /twice"))
+		s.Lowers = append([]string{filepath.Join(b.dir, "keep")}, s.Lowers...)
+		out.Reset()
+		s.Stdout = &out
+		assert.Contains(t, b.diff(s), "3 600 5:6 other")
+		assert.Equal(t, "/other 20666 5:6 0 259\n/twice 20666 5:6 0 259\n", out.String())
+		t.Run("of a layer", func(t *testing.T) {
+			b.t = t
+			dir := filepath.Join(b.dir, "unpacked")
+			require.NoError(t, os.Mkdir(dir, 0o755))
+			tarball := tarFile(t, tar.Header{Typeflag: tar.TypeChar, Name: "a", Mode: 0o620, Uid: 5, Gid: 6, Devmajor: 4, Devminor: 64},
+				tar.Header{Typeflag: tar.TypeBlock, Name: "b", Mode: 0o660, Devmajor: 7, Devminor: 1})
+			require.NoError(t, b.pool.Unpack(t.Context(), dir, tarball, layer.Limits{}))
+			s := b.step("stat", "/a", "/b")
+			s.Lowers = append([]string{dir}, s.Lowers...)
+			r := b.run(s)
+			require.NoError(t, r.failure, r.err)
+			assert.Equal(t, "/a 20620 5:6 0 "+itoa(int(unix.Mkdev(4, 64)))+"\n/b 60660 0:0 0 "+itoa(int(unix.Mkdev(7, 1)))+"\n", r.out)
+		})
 	})
+}
+
+// TestDevicesOfOthers: who is not root of the step makes none, not even as root of a user namespace of its own.
+func TestDevicesOfOthers(t *testing.T) {
+	testuser.Each(t, func(t *testing.T) {
+		b := newBox(t)
+		s := ownBox(t, b, runtime.GOARCH, verbs("mknod /open/null 1 3"))
+		s.Account = layer.Account{UID: 33, GID: 33}
+		var exit *ExitError
+		require.ErrorAs(t, b.run(s).failure, &exit)
+		if b.pool.Mode() == ModeSingle {
+			return // ids are for bookkeeping
+		}
+		s = ownBox(t, b, runtime.GOARCH, verbs("nest mknod /open/null 1 3"))
+		s.Account = layer.Account{UID: 33, GID: 33}
+		r := b.run(s)
+		require.ErrorAs(t, r.failure, &exit)
+		assert.Contains(t, r.err, "operation not permitted")
+	})
+}
+
+// tarFile is a file with a tar of headers.
+func tarFile(t *testing.T, headers ...tar.Header) *os.File {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "layer")
+	require.NoError(t, err)
+	t.Cleanup(func() { f.Close() })
+	w := tar.NewWriter(f)
+	for _, h := range headers {
+		require.NoError(t, w.WriteHeader(&h))
+	}
+	require.NoError(t, w.Close())
+	_, err = f.Seek(0, 0)
+	require.NoError(t, err)
+	return f
 }
 
 // TestNoSupervisor: below another listener (manifestctl in a step of manifestctl) only root's files can be made, and that is said.

@@ -73,16 +73,25 @@ func procProgram() []unix.SockFilter {
 	for _, c := range procCalls {
 		prog = append(prog, unix.SockFilter{Code: bpfJeq, K: c.nr, Jf: 1}, notify)
 	}
+	for _, c := range deviceABIs(false)[0].calls {
+		prog = append(
+			prog, unix.SockFilter{Code: bpfJeq, K: c.nr, Jf: 4}, unix.SockFilter{Code: bpfLoad, K: dataArgs + 8*uint32(c.when.arg)},
+			unix.SockFilter{Code: bpfJset, K: c.when.mask, Jf: 1}, notify, allow,
+		)
+	}
 	return append(prog, allow)
 }
 
 // newProcServer answers what comes from a listener until close.
 func (s *server) newProcServer(j *jail, listener int) (*procServer, error) {
 	p := &procServer{
-		files: &supervisor{fd: listener, proc: s.hostProc, number: decimal, jail: j}, jail: j, fd: listener, done: make(chan struct{}),
+		files: &supervisor{fd: listener, proc: s.hostProc, number: decimal, jail: j, real: true}, jail: j, fd: listener, done: make(chan struct{}),
 	}
 	p.files.mem = fileMemory{p.files}
-	var err error
+	err := unix.Fstatfs(j.root, &p.files.rootfs)
+	if err != nil {
+		return nil, err
+	}
 	if p.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 		return nil, err
 	}
@@ -110,7 +119,7 @@ func (p *procServer) serve() {
 func (p *procServer) judge(n *notif) answer {
 	i := slices.IndexFunc(procCalls, func(c procCall) bool { return c.nr == uint32(n.nr) })
 	if i < 0 {
-		return proceed
+		return p.files.judge(n)
 	}
 	pc := procCalls[i]
 	c := &call{n: n, args: &n.args, tid: decimal(n.pid)}
@@ -123,6 +132,9 @@ func (p *procServer) judge(n *notif) answer {
 	}
 	name, ok := procPath(name)
 	if !ok {
+		if p.jail.devices || p.files.makes {
+			return p.files.judge(n)
+		}
 		return proceed
 	}
 	at, ok := p.find(c, name)

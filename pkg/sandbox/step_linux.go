@@ -31,6 +31,9 @@ type step struct {
 	first *initProc
 	jail  *jail       // without namespaces; else nil
 	super *supervisor // single uid: who keeps owners; nil: nobody
+	// Real ids: who makes devices; nil: nobody. seen: there are some.
+	devices *supervisor
+	seen    bool
 }
 
 // ended is how a step's thread ended.
@@ -38,6 +41,7 @@ type ended struct {
 	exit    *ExitError
 	err     error
 	refused []string
+	devices map[string]layer.Owner
 }
 
 // run does a whole step: set up, process, clean-up, layer.
@@ -60,11 +64,19 @@ func (s *server) run(ctx context.Context, w *wireStep, fds []int) (*ExitError, e
 			return nil, err
 		}
 	}
+	if st.super == nil {
+		if st.seen, err = hasDevices(st.Lowers); err != nil {
+			return nil, err
+		}
+	}
 	done := make(chan ended, 1)
 	go st.thread(done)
 	end := <-done
 	if st.super != nil && end.err == nil {
 		end.err = st.super.owners.save(st.upper)
+	}
+	if end.err == nil {
+		end.err = keepDevices(st.upper, end.devices)
 	}
 	if st.tree != nil {
 		if err := st.tree.removeStubs(st.upper); err != nil && end.err == nil && end.exit == nil {
@@ -225,6 +237,7 @@ func (st *step) thread(done chan<- ended) {
 	if st.tree != nil { // what holds the overlay's mount
 		unix.Close(st.tree.fd)
 	}
+	e.devices = st.devices.closeDevices()
 	if refused := st.super.close(); len(refused) > 0 && e.err == nil {
 		e.refused = refused
 	}

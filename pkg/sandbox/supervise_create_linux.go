@@ -125,11 +125,10 @@ func (s *supervisor) mknod(c *call) answer {
 	if !device {
 		return s.make(c, p, o, func() error { return unix.Mknodat(p.parent.fd, p.base, kind|perm, 0) })
 	}
-	major, minor := dev>>8&0xfff, dev&0xff|dev>>12&0xfff00
-	if o.UID != 0 && !s.tasks.of(s, c).privileged() || kind == unix.S_IFCHR && major == 0 && minor == 0 { // overlayfs's whiteout
+	o.Type, o.Rdev = kind, deviceNumber(dev)
+	if o.UID != 0 && !s.tasks.of(s, c).privileged() || isWhiteout(o) {
 		return answer{errno: unix.EPERM}
 	}
-	o.Type, o.Rdev = kind, unix.Mkdev(major, minor)
 	return s.make(c, p, o, func() error {
 		fd, err := unix.Openat(p.parent.fd, p.base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm&0o777)
 		if err != nil {

@@ -53,6 +53,11 @@ type supervisor struct {
 	mem    memory // nil: vmMemory
 	jail   *jail  // of a step without namespaces; else nil
 
+	real     bool                   // ids of tasks and files are what they seem, and only devices are not
+	listener *os.File               // likewise, in a user namespace: fd
+	makes    bool                   // likewise: the step made a device
+	made     map[string]layer.Owner // likewise: those that stay, by name
+
 	tasks  taskCreds
 	owners owners
 
@@ -153,6 +158,10 @@ func (s *supervisor) serve() {
 		return
 	}
 	defer unix.Close(s.home)
+	if s.real {
+		serveNotifs(s.fd, s.stop, s.judge, nil)
+		return
+	}
 	serveNotifs(s.fd, s.stop, s.judge, &wakeup{s.wake, func() { (<-s.work)() }})
 }
 
@@ -185,6 +194,9 @@ func (s *supervisor) judge(n *notif) answer {
 		return proceed
 	}
 	c := &call{sysCall: sc, n: n, args: &n.args, tid: s.number(n.pid)}
+	if s.real {
+		return s.judgeDevice(c)
+	}
 	switch sc.op {
 	case opChown:
 		return s.chown(c)

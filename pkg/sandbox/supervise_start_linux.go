@@ -64,6 +64,11 @@ func (st *step) start(file string, files [3]uintptr) (*ExitError, error) {
 	}
 	var pid int
 	var err error
+	if st.super == nil {
+		if st.devices, err = st.superviseDevices(); err != nil {
+			return nil, err
+		}
+	}
 	if st.plain() {
 		if err := st.confine(); err != nil {
 			return nil, err

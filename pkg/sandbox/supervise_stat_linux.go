@@ -17,7 +17,7 @@ func (s *supervisor) stat(c *call) answer {
 		return proceed
 	}
 	defer f.close()
-	rec, ok := s.owners.of(s, f)
+	rec, ok := s.recordOf(f)
 	if !ok {
 		return proceed
 	}
@@ -34,6 +34,14 @@ func (s *supervisor) stat(c *call) answer {
 		return failed(err)
 	}
 	return answer{}
+}
+
+// recordOf is what programs are told a file is; ok says that it is not what it is on disk.
+func (s *supervisor) recordOf(f *file) (rec layer.Owner, ok bool) {
+	if s.real {
+		return s.deviceOf(f)
+	}
+	return s.owners.of(s, f)
 }
 
 func (s *supervisor) statx(c *call, f *file, rec layer.Owner) answer {
@@ -97,7 +105,7 @@ func (s *supervisor) listxattr(c *call) answer {
 		return proceed
 	}
 	defer f.close()
-	if _, ok := s.owners.of(s, f); !ok {
+	if _, ok := s.recordOf(f); !ok {
 		return proceed
 	}
 	buf := make([]byte, 64<<10) // XATTR_LIST_MAX

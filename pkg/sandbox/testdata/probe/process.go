@@ -58,10 +58,11 @@ func child(args []string, detach bool) error {
 }
 
 func nest(args []string) error {
-	id := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
+	uid := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+	gid := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	p, err := os.StartProcess("/proc/self/exe", append([]string{"probe"}, args...), &os.ProcAttr{
 		Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{
-			Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: id, GidMappings: id,
+			Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: uid, GidMappings: gid,
 		},
 	})
 	if err != nil {
