@@ -25,7 +25,7 @@ import (
 
 // execRevision is another one when the layer of a step that has not changed becomes another, so that none is taken from a
 // cache that an older program filled.
-var execRevision = digest.FromString("3: names that are as in the base are left out whatever they are links to")
+var execRevision = digest.FromString("4: devices are seen as devices")
 
 // execKey is the content of the rootfs and of what is mounted from elsewhere. Secrets and cache mounts are never in it.
 func (w *Worker) execKey(ctx context.Context, v *graph.Vertex, op graph.Exec, inputs []solve.Result) (digest.Digest, error) {
