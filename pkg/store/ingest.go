@@ -63,7 +63,7 @@ func (s *Store) PutExpected(ctx context.Context, desc ocispec.Descriptor, r io.R
 	case desc.Size > 0 && got < desc.Size:
 		return corrupt(desc.Digest, "%d bytes arrived, %d expected", got, desc.Size)
 	}
-	if err := w.flush(); err != nil {
+	if err := w.sum(); err != nil {
 		return err
 	}
 	if got := w.digest(); got != desc.Digest {
@@ -74,19 +74,21 @@ func (s *Store) PutExpected(ctx context.Context, desc ocispec.Descriptor, r io.R
 }
 
 // Ingest is a blob being written. Exactly one of Commit, Finish and Abort ends it (Abort
-// after another does nothing). It is not for several goroutines at once.
+// after another does nothing). It is not for several goroutines at once. What fits into the buffer needs no file until it is known
+// not to be there: a file that is made and removed costs the next ones that are made near it a look at where it was (ext4).
 type Ingest struct {
 	s        *Store
-	f        *os.File // nil when ended
+	f        *os.File // nil: all is in buf
 	algo     digest.Algorithm
 	h        hash.Hash
-	buf      *[bufferSize]byte
-	n        int   // bytes in buf
-	size     int64 // bytes flushed
-	expected int64 // 0 when unknown
-	err      error // the first failure: nothing can follow
-	moved    bool  // the file has its final name
-	only     bool  // digested, not written
+	buf      *[bufferSize]byte // nil when ended
+	n        int               // bytes in buf
+	summed   bool              // they are hashed: nothing follows
+	size     int64             // bytes flushed
+	expected int64             // 0 when unknown
+	err      error             // the first failure: nothing can follow
+	moved    bool              // the file has its final name
+	only     bool              // digested, not written
 }
 
 // Ingest starts a blob whose bytes come by Write.
@@ -101,20 +103,28 @@ func (s *Store) ingest(algo digest.Algorithm, expected int64) (*Ingest, error) {
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
-	f, err := createLocked(s.path(ingestDir), "blob-*")
-	if err != nil {
-		if ns := (*NoSpaceError)(nil); errors.As(err, &ns) {
-			ns.Need = expected
-		}
-		return nil, fmt.Errorf("starting a blob: %w", err)
-	}
 	buf, _ := buffers.Get().(*[bufferSize]byte)
-	return &Ingest{s: s, f: f, algo: algo, h: algo.Hash(), buf: buf, expected: expected}, nil
+	return &Ingest{s: s, algo: algo, h: algo.Hash(), buf: buf, expected: expected}, nil
+}
+
+// open makes the file.
+func (w *Ingest) open() (err error) {
+	if w.f != nil {
+		return nil
+	}
+	w.f, err = createLocked(w.s.path(ingestDir), "blob-*")
+	if err == nil {
+		return nil
+	}
+	if ns := (*NoSpaceError)(nil); errors.As(err, &ns) {
+		ns.Need = max(w.expected, int64(w.n))
+	}
+	return fmt.Errorf("starting a blob: %w", err)
 }
 
 // Write implements io.Writer and hashes on the way.
 func (w *Ingest) Write(p []byte) (int, error) {
-	if w.f == nil {
+	if w.buf == nil || w.summed {
 		return 0, fmt.Errorf("writing a blob that has ended: %w", fs.ErrClosed)
 	}
 	if w.only {
@@ -164,7 +174,12 @@ func (w *Ingest) flush() error {
 	if w.err != nil || w.n == 0 {
 		return w.err
 	}
-	w.h.Write(w.buf[:w.n])
+	if w.err = w.open(); w.err != nil {
+		return w.err
+	}
+	if !w.summed {
+		w.h.Write(w.buf[:w.n])
+	}
 	n, err := w.f.Write(w.buf[:w.n])
 	w.size += int64(n)
 	if err != nil {
@@ -176,7 +191,7 @@ func (w *Ingest) flush() error {
 
 // DigestOnly drops what was written, and what follows is only digested: Finish ends it.
 func (w *Ingest) DigestOnly() error {
-	if w.f == nil {
+	if w.buf == nil || w.summed {
 		return fmt.Errorf("digesting a blob that has ended: %w", fs.ErrClosed)
 	}
 	if w.only || w.err != nil {
@@ -185,12 +200,15 @@ func (w *Ingest) DigestOnly() error {
 	w.h.Write(w.buf[:w.n])
 	w.size += int64(w.n)
 	w.n, w.only = 0, true
+	if w.f == nil {
+		return nil
+	}
 	return w.f.Truncate(0) // it goes with Abort
 }
 
 // Finish ends a blob without keeping it, and says what it would have become.
 func (w *Ingest) Finish(mediaType string) (ocispec.Descriptor, error) {
-	if w.f == nil {
+	if w.buf == nil {
 		return ocispec.Descriptor{}, fmt.Errorf("digesting a blob that has ended: %w", fs.ErrClosed)
 	}
 	defer w.Abort()
@@ -200,21 +218,37 @@ func (w *Ingest) Finish(mediaType string) (ocispec.Descriptor, error) {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: w.digest(), Size: w.size}, nil
 }
 
+// sum hashes what is buffered, and writes it if there is a file already.
+func (w *Ingest) sum() error {
+	if w.f != nil || w.err != nil {
+		return w.flush()
+	}
+	if !w.summed {
+		w.h.Write(w.buf[:w.n])
+		w.summed = true
+	}
+	return nil
+}
+
 func (w *Ingest) digest() digest.Digest { return digest.NewDigest(w.algo, w.h) }
 
 // Commit makes the blob visible.
 func (w *Ingest) Commit(ctx context.Context, mediaType string) (ocispec.Descriptor, error) {
-	if w.f == nil {
+	if w.buf == nil {
 		return ocispec.Descriptor{}, fmt.Errorf("committing a blob that has ended: %w", fs.ErrClosed)
 	}
 	defer w.Abort()
 	if w.only {
 		return ocispec.Descriptor{}, fmt.Errorf("committing a blob that was only digested: %w", ErrInvalid)
 	}
-	if err := w.flush(); err != nil {
+	err := w.sum()
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: w.digest(), Size: w.size + int64(w.n)}
+	if err == nil && w.f == nil && !w.s.placed(desc) {
+		err = w.write() // before others wait for it
+	}
+	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("writing %s: %w", orBlob(mediaType), err)
 	}
-	desc := ocispec.Descriptor{MediaType: mediaType, Digest: w.digest(), Size: w.size}
 	leave, err := w.s.using(ctx)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -231,16 +265,32 @@ func (w *Ingest) Commit(ctx context.Context, mediaType string) (ocispec.Descript
 
 // Abort drops the blob.
 func (w *Ingest) Abort() {
-	if w.f == nil {
+	if w.buf == nil {
 		return
 	}
-	_ = w.f.Close()
-	if !w.moved {
-		_ = os.Remove(w.f.Name())
+	if w.f != nil {
+		_ = w.f.Close()
+		if !w.moved {
+			_ = os.Remove(w.f.Name())
+		}
+		w.f = nil
 	}
-	w.f = nil
 	buffers.Put(w.buf)
 	w.buf = nil
+}
+
+// write writes what is only buffered to a file.
+func (w *Ingest) write() error {
+	if err := w.open(); err != nil {
+		return err
+	}
+	return w.flush()
+}
+
+// placed reports whether a blob seems to be there.
+func (s *Store) placed(desc ocispec.Descriptor) bool {
+	fi, err := os.Lstat(s.Path(desc.Digest))
+	return err == nil && fi.Mode().IsRegular() && fi.Size() == desc.Size
 }
 
 // place moves a written blob to its name, unless a good one is there. The caller
@@ -259,6 +309,9 @@ func (s *Store) place(w *Ingest, desc ocispec.Descriptor) error {
 			return err
 		}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := w.write(); err != nil { // else it is written already: it was there a moment ago
 		return err
 	}
 	// Windows renames only what is closed. No collection can come between.

@@ -87,7 +87,11 @@ func init() {
 		if _, err := s.PutBytes(ctx, "x", []byte(arg)); err != nil {
 			return err
 		}
-		if _, err := s.Ingest(ctx); err != nil {
+		w, err := s.Ingest(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(make([]byte, bufferSize+1)); err != nil { // more than it keeps without a file
 			return err
 		}
 		fmt.Println("ready")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -358,3 +359,40 @@ func TestD19_CancelLeavesNothing(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestSameAgain: what is there already makes no file that would have to be removed.
+func TestSameAgain(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	big := bytes.Repeat([]byte("large"), bufferSize)
+	for _, data := range [][]byte{nil, []byte("small"), big} {
+		first, err := s.PutBytes(t.Context(), "x", data)
+		require.NoError(t, err)
+		assert.EqualValues(t, len(data), first.Size)
+		w, err := s.Ingest(t.Context())
+		require.NoError(t, err)
+		_, err = w.Write(data)
+		require.NoError(t, err)
+		if len(data) <= bufferSize {
+			assert.Empty(t, files(t, s.path(ingestDir)), "nothing is written")
+		}
+		again, err := w.Commit(t.Context(), "x")
+		require.NoError(t, err)
+		assert.Equal(t, first, again)
+		_, err = w.Write([]byte("more"))
+		require.ErrorIs(t, err, fs.ErrClosed)
+	}
+	rec := Record{Data: []byte("same")}
+	require.NoError(t, s.PutRecord("toc", "key", rec))
+	path, err := s.recordPath("toc", "key")
+	require.NoError(t, err)
+	before, err := os.Stat(path)
+	require.NoError(t, err)
+	require.NoError(t, s.PutRecord("toc", "key", rec))
+	after, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.True(t, os.SameFile(before, after), "a record that is there stays")
+	require.NoError(t, s.PutRecord("toc", "key", Record{Data: []byte("other")}))
+	got, err := s.GetRecord("toc", "key")
+	require.NoError(t, err)
+	assert.Equal(t, "other", string(got.Data))
+}
