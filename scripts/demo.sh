@@ -32,6 +32,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
+echo "demo: compiling manifestctl and the example (minutes when Go has nothing in its cache)" >&2
 CGO_ENABLED=0 go build -trimpath -o "$work/manifestctl" ./cmd/manifestctl
 mctl() { "$work/manifestctl" --root "$work/store" "$@"; }
 cp -R examples/hello "$work/hello"

@@ -116,6 +116,11 @@ func newBuild(e *env) *cobra.Command {
 			if err := refuseBuildx(cmd.Flags()); err != nil {
 				return err
 			}
+			for _, path := range append([]string{b.iidFile, b.metadata}, b.reports.files()...) {
+				if err := canWrite(path); err != nil {
+					return err
+				}
+			}
 			var req build.Request
 			done, err := b.chooseInput(cmd.Context(), e, &req, dir)
 			if err != nil {
@@ -220,7 +225,7 @@ func outputHelp() string {
 			names = append(names, a.Name)
 			if !keys[a.Name] {
 				keys[a.Name] = true
-				lines = append(lines, fmt.Sprintf("  %-36s%s\n", a.Name+"="+a.Value, a.Help))
+				lines = append(lines, fmt.Sprintf("  %-36s %s\n", a.Name+"="+a.Value, a.Help))
 			}
 		}
 		fmt.Fprintf(&b, "  %-10s%s\n            keys: %s\n", k.Name, k.Help, strings.Join(names, ", "))

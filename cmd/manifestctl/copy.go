@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -47,6 +48,13 @@ func newCopy(e *env) *cobra.Command {
 			dst, err := ref.Parse(args[1])
 			if err != nil {
 				return err
+			}
+			if c.options.AllTags {
+				for i, r := range []ref.Ref{src, dst} {
+					if r.Digest != "" || r.Tag != "" && strings.HasSuffix(args[i], ":"+r.Tag) {
+						return usagef("--all-tags copies every tag, and %q names one", args[i]).withHint("write %s", strings.TrimSuffix(args[i], ":"+r.Identifier()))
+					}
+				}
 			}
 			return e.copy(cmd.Context(), src, dst, &c)
 		},

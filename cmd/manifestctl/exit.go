@@ -93,7 +93,7 @@ var errorKinds = []struct {
 	{builder.ErrExists, exitConflict, ""},
 	{emulate.ErrNoEmulator, exitHost, "`manifestctl emulate ls` shows what this host can run"},
 	{store.ErrNoSpace, exitHost, "`manifestctl store gc` frees what nothing refers to; --root DIR puts the store elsewhere"},
-	{syscall.ENOSPC, exitHost, ""},
+	{syscall.ENOSPC, exitHost, "free some space there, or write elsewhere"},
 	{errUsage, exitUsage, ""},
 	{build.ErrSpec, exitUsage, ""},
 	{build.ErrNotAllowed, exitUsage, ""},
@@ -131,7 +131,8 @@ var errorKinds = []struct {
 	{stage.ErrMissing, exitNotFound, "`manifestctl stage ls REPO` shows what is there; --wait DURATION waits for the rest"}, // unless it is denied
 	{credentials.ErrNotFound, exitNotFound, ""},
 	{registry.ErrOffline, exitFailed, "take --offline away, or bring what is missing here first: `manifestctl copy`, `manifestctl load`"},
-	{registry.ErrNotFound, exitNotFound, ""},
+	{source.ErrAmbiguous, exitUsage, ""},
+	{registry.ErrNotFound, exitNotFound, "`manifestctl tags HOST/REPO` lists the tags that a repository has"},
 	{source.ErrNotFound, exitNotFound, ""},
 	{store.ErrNotFound, exitNotFound, ""},
 	{inspect.ErrFormat, exitUsage, ""},

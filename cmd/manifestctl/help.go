@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,14 +42,17 @@ func flagLines(f *pflag.FlagSet) []flagLine {
 	return lines
 }
 
-// valueName splits a usage that starts with the value's name in backquotes: "`FILE` the spec".
+// valueName takes the value's name out of a usage that has it in backquotes: "`FILE` the spec", or in a sentence, "append to `FILE`".
 func valueName(f *pflag.Flag) (name, text string) {
-	if rest, ok := strings.CutPrefix(f.Usage, "`"); ok {
-		if name, text, ok := strings.Cut(rest, "` "); ok {
-			return name, text
-		}
+	before, rest, _ := strings.Cut(f.Usage, "`")
+	name, after, ok := strings.Cut(rest, "`")
+	switch {
+	case ok && before == "":
+		return name, strings.TrimPrefix(after, " ")
+	case ok && name == strings.ToUpper(name): // and no command
+		return name, before + name + after
 	}
-	return f.Value.Type(), f.Usage
+	return strings.ToUpper(f.Value.Type()), f.Usage
 }
 
 // flagHelp lays out flags for a terminal: the text beside short flags, below long ones.
@@ -76,12 +80,7 @@ func usage(cmd *cobra.Command) string {
 		fmt.Fprintf(&b, "\nExamples:\n%s\n", cmd.Example)
 	}
 	if cmd.HasAvailableSubCommands() {
-		b.WriteString("\nCommands:\n")
-		for _, sub := range cmd.Commands() {
-			if sub.IsAvailableCommand() || sub.Name() == "help" {
-				fmt.Fprintf(&b, "  %-12s%s\n", sub.Name(), sub.Short)
-			}
-		}
+		b.WriteString(commandHelp(cmd))
 	}
 	if cmd.HasAvailableLocalFlags() {
 		fmt.Fprintf(&b, "\nFlags:\n%s", flagHelp(cmd.LocalFlags()))
@@ -94,6 +93,53 @@ func usage(cmd *cobra.Command) string {
 	}
 	if !cmd.HasParent() {
 		b.WriteString("\n" + exitHelp())
+	}
+	return b.String()
+}
+
+// groups are the commands of the program by what they are for. A command that is in none is under the last.
+var groups = []struct {
+	title string
+	names []string
+}{
+	{"Build", []string{"build", "builder", "cache", "emulate", "lock", "run", "spec", "stage"}},
+	{"Manifest lists", []string{"create", "add", "annotate", "remove", "push", "exists", "ls", "rm", "merge"}},
+	{"Look and check", []string{"inspect", "digest", "diff", "lint", "parity", "resolve", "tags", "verify"}},
+	{"Change what is there", []string{"append", "delete", "flatten", "mutate", "rebase", "tag"}},
+	{"Carry and serve", []string{"copy", "load", "pull", "save", "serve", "sync"}},
+	{"This machine", nil},
+}
+
+// commandHelp lists the commands below cmd: the program's by what they are for.
+func commandHelp(cmd *cobra.Command) string {
+	shown := map[string]*cobra.Command{}
+	var rest []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() || sub.Name() == "help" {
+			shown[sub.Name()] = sub
+			rest = append(rest, sub.Name())
+		}
+	}
+	var b strings.Builder
+	list := func(title string, names []string) {
+		fmt.Fprintf(&b, "\n%s:\n", title)
+		for _, name := range names {
+			fmt.Fprintf(&b, "  %-12s%s\n", name, shown[name].Short)
+		}
+	}
+	if cmd.HasParent() {
+		list("Commands", rest)
+		return b.String()
+	}
+	for _, g := range groups {
+		names := rest
+		if g.names != nil {
+			names = slices.DeleteFunc(slices.Clone(g.names), func(name string) bool { return shown[name] == nil })
+			rest = slices.DeleteFunc(rest, func(name string) bool { return slices.Contains(names, name) })
+		}
+		if len(names) > 0 {
+			list(g.title, names)
+		}
 	}
 	return b.String()
 }

@@ -132,12 +132,22 @@ func inputFile(file, dir string) (string, error) {
 	}
 	info, err := os.Stat(file)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if below := filepath.Join(dir, file); !filepath.IsAbs(file) && isFile(below) {
+			return "", usagef("%s: %w", what, err).withHint("-f %s: the name is one of the current directory, not of the context", below)
+		}
+		return "", usagef("%s: %w", what, err).withHint("-f FILE is a file below the current directory, not below the context")
 	case err != nil:
 		return "", usagef("%s: %w", what, err)
 	case !info.Mode().IsRegular():
 		return "", usagef("%s: %q is not a regular file", what, file)
 	}
 	return file, nil
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // chooseInput decides what req is built from. The returned function removes what was read from elsewhere; it is never nil.

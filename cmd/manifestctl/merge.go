@@ -205,7 +205,7 @@ func (m *mergeFlags) parse(e *env, args []string) (names []ref.Ref, sources []tr
 		sources = append(sources, from...)
 	}
 	if len(names) == 0 {
-		return nil, nil, usagef("there is no destination: give -t DEST").withHint("usage: %s", useLine(newMerge(e)))
+		return nil, nil, usagef("there is no destination: give -t DEST").withHint("usage: manifestctl %s", useLine(newMerge(e)))
 	}
 	for _, a := range args {
 		r, err := transfer.ParseSource(a, names[0])
@@ -223,7 +223,7 @@ func (m *mergeFlags) parse(e *env, args []string) (names []ref.Ref, sources []tr
 		}
 	}
 	if len(sources) == 0 && m.stage.id == "" {
-		return nil, nil, usagef("there is no source: name images or indexes to merge").withHint("usage: %s", useLine(newMerge(e)))
+		return nil, nil, usagef("there is no source: name images or indexes to merge").withHint("usage: manifestctl %s", useLine(newMerge(e)))
 	}
 	for i := range sources {
 		sources[i].Optional = m.ignoreMissing

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +79,28 @@ func (b *buildFlags) report(e *env, req build.Request, res build.Result) error {
 		return nil
 	}
 	return e.println(m.Digest)
+}
+
+// canWrite tells before a long build that path, which is written after it, cannot be; "" is none. A directory that is not there may
+// be one that the build makes.
+func canWrite(path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		if info.IsDir() {
+			return usagef("%q is a directory, and a file is to be written", path)
+		}
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".manifestctl-*")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%q cannot be written: %w", path, err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // writeFile replaces path as a whole: readers see the old or the new content. What is no regular file, /dev/stdout for

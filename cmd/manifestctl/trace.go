@@ -25,6 +25,20 @@ func (f *reportFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.traces, "trace", nil, "`[chrome:|otlp:]FILE` write a trace for chrome://tracing and Perfetto (default), or an OTLP/JSON one for collectors; may be repeated")
 }
 
+// files are the names of all that is asked for.
+func (f *reportFlags) files() []string {
+	out := []string{f.page}
+	for _, t := range f.traces {
+		out = append(out, traceFile(t))
+	}
+	return out
+}
+
+// traceFile is the file of a --trace.
+func traceFile(t string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(t, "otlp:"), "chrome:")
+}
+
 // recorder collects events when any file is asked for; else it is nil.
 func (f *reportFlags) recorder(e *env) *report.Recorder {
 	if f.page == "" && len(f.traces) == 0 {

@@ -97,6 +97,11 @@ func parse(s string) (Ref, error) {
 				return Ref{}, fmt.Errorf("a reference has no %s: write %q (and --plain-http for a registry without TLS)", scheme, bare)
 			}
 		}
+		if rest == s {
+			if err := mistaken(s); err != nil {
+				return Ref{}, err
+			}
+		}
 		return parseRegistry(rest)
 	}
 }

@@ -76,6 +76,9 @@ var valid = map[string]ref.Ref{
 	"oci-archive:x.tar@" + string(dgst): {Kind: ref.OCIArchive, Path: "x.tar", Digest: dgst},
 	"docker-archive:x.tar:v1":           {Kind: ref.DockerArchive, Path: "x.tar", Tag: "v1"},
 	"docker-archive:a@" + "b:" + hexDigits[:31]: {Kind: ref.DockerArchive, Path: "a@b", Tag: hexDigits[:31]},
+	"docker://dir:x":                   {Kind: ref.Registry, Host: "docker.io", Repo: "library/dir", Tag: "x"},
+	"docker.io/library/localhost:5000": {Kind: ref.Registry, Host: "docker.io", Repo: "library/localhost", Tag: "5000"},
+	"localhost:latest":                 {Kind: ref.Registry, Host: "docker.io", Repo: "library/localhost", Tag: "latest"},
 }
 
 // invalid holds what must be refused, each with a word that its error must say.
@@ -135,6 +138,11 @@ var invalid = map[string]string{
 	"oci:a\x00b":                            "NUL",
 	"oci-archive:":                          "path",
 	"docker-archive:x.tar@" + string(dgst):  "digest",
+	"docker-daemon:app:1":                   "docker-archive:FILE", // skopeo's places are not read as images of docker.io
+	"containers-storage:app":                "oci-archive:FILE",
+	"dir:x":                                 "oci:DIR",
+	"127.0.0.1:5000":                        "without a repository",
+	"localhost:5000":                        "write localhost:5000/NAME:TAG",
 }
 
 func TestParse(t *testing.T) {

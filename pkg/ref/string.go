@@ -74,9 +74,9 @@ func (r Ref) shortName() string {
 }
 
 // unmistakable puts docker:// before a registry reference that would be read as
-// another kind: a host named "oci" with a port, an image named "store".
+// another kind, or for a mistake: a host named "oci" with a port, an image named "store" or "dir".
 func unmistakable(s string) string {
-	if kind, rest := splitScheme(s); kind != Registry || rest != s {
+	if kind, rest := splitScheme(s); kind != Registry || rest != s || mistaken(s) != nil {
 		return "docker://" + s
 	}
 	return s

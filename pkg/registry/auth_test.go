@@ -207,6 +207,7 @@ func TestAuth_basic(t *testing.T) {
 	_, _, err = client(registry.Options{}).Manifest(t.Context(), r)
 	require.ErrorIs(t, err, registry.ErrDenied)
 	assert.Contains(t, err.Error(), "config.json")
+	assert.Equal(t, 1, strings.Count(err.Error(), "pulling manifest"), err)
 	wrong := keychain{auth: &authn.Basic{Username: "someone", Password: "wr0ng"}}
 	_, _, err = client(registry.Options{Keychain: wrong}).Manifest(t.Context(), r)
 	require.ErrorIs(t, err, registry.ErrDenied)

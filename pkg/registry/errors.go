@@ -80,12 +80,17 @@ func (rq *request) fail(resp *http.Response) error {
 	e.Codes, e.Text = errorText(body, resp.Header.Get("Content-Type"))
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		e.Hint = "check the credentials for " + rq.host.name + " in ~/.docker/config.json, and that they may " + rq.permission()
+		e.Hint = "check the credentials for " + rq.host.name + " (--creds, `manifestctl login`, ~/.docker/config.json), and that they may " + rq.permission()
 		if ch, ok := pick(parseChallenges(resp.Header), "bearer"); ok {
 			e.Hint += printable(fmt.Sprintf(" (it wants a token of %s for %q)", ch.params["realm"], ch.params["scope"]))
 		}
 	case http.StatusProxyAuthRequired:
 		e.Hint = proxyHint
+	case http.StatusBadRequest:
+		// As Go's servers say it, in HTTP/1.0; a HEAD has no words.
+		if resp.TLS == nil && (strings.Contains(e.Text, "HTTP request to an HTTPS server") || e.Text == "" && !resp.ProtoAtLeast(1, 1)) {
+			e.Hint = "the registry speaks TLS: take --plain-http away"
+		}
 	case http.StatusTooManyRequests:
 		e.Hint = "the registry limits requests; try again later, or with credentials"
 	case http.StatusRequestEntityTooLarge:
@@ -178,9 +183,18 @@ func (rq *request) explain(err error) error {
 		return fmt.Errorf("%s %s: %w: %w: %s", rq.op, rq.what, ErrUntrusted, err, hint)
 	case hint == "" && errors.As(err, &noHost) && noHost.IsNotFound:
 		hint = "check the name of the registry"
+		if rq.host.name == "docker.io" {
+			hint = "is there a way to docker.io, which is meant where a name begins with no host?"
+		}
+	case hint == "" && errors.Is(err, connRefused):
+		hint = "nothing listens there: is the registry running, and is this its port?"
 	}
 	if hint != "" {
 		hint = ": " + hint
 	}
-	return fmt.Errorf("%s %s: %w%s", rq.op, rq.what, err, hint)
+	where := rq.op + " " + rq.what + ": "
+	if strings.HasPrefix(err.Error(), where) { // it is of this request, and says so
+		where = ""
+	}
+	return fmt.Errorf("%s%w%s", where, err, hint)
 }

@@ -287,10 +287,22 @@ func TestScheme_C09_C10(t *testing.T) {
 		assert.Contains(t, err.Error(), "--insecure="+f.host)
 		assert.Empty(t, f.requests(), "no fall-back to anything")
 	})
+	t.Run("http to one that speaks TLS", func(t *testing.T) {
+		f := newTLSFake(t)
+		c := client(registry.Options{PlainHTTP: everywhere})
+		r := mustParse(t, f.host+"/app:1")
+		_, err := c.Resolve(t.Context(), r)
+		require.Error(t, err)
+		assert.Contains(t, err.Error(), "take --plain-http away")
+		_, _, err = c.Manifest(t.Context(), r)
+		require.Error(t, err)
+		assert.Contains(t, err.Error(), "take --plain-http away")
+	})
 	t.Run("nobody there", func(t *testing.T) {
 		n := &naps{}
 		_, err := client(registry.Options{Sleep: n.sleep}).Resolve(t.Context(), mustParse(t, testregistry.Nobody(t)+"/app:1"))
 		require.Error(t, err)
+		assert.Contains(t, err.Error(), "is the registry running")
 		assert.Empty(t, n.list, "a mistyped port is told at once")
 	})
 	t.Run("a registry that restarts", func(t *testing.T) {

@@ -60,7 +60,7 @@ func resolve(ctx context.Context, img Image, want platform.Platform) (*Resolved,
 		}
 	}
 	if want.IsZero() && len(have) != 1 {
-		return nil, fmt.Errorf("%w: it holds images for %s: name the platform", ErrAmbiguous, listPlatforms(entries))
+		return nil, fmt.Errorf("%w: it holds images for %s: name the platform (--platform OS/ARCH)", ErrAmbiguous, listPlatforms(entries))
 	}
 	i := 0
 	if !want.IsZero() {

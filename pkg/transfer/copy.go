@@ -90,6 +90,9 @@ func (m *mover) sources(ctx context.Context, src, dst ref.Ref) ([]Root, error) {
 		m.opened = append(m.opened, img)
 		root, err := m.subset(ctx, img, to)
 		if err != nil {
+			if strings.HasPrefix(err.Error(), from.String()+": ") {
+				return roots, err
+			}
 			return roots, fmt.Errorf("%s: %w", from, err)
 		}
 		root.Names, root.Whole = []ref.Ref{to}, wholeNames(from)
