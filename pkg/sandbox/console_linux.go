@@ -28,6 +28,7 @@ type console struct {
 	wait   sync.WaitGroup
 	tty    atomic.Pointer[os.File]
 	shown  chan struct{} // closed when all that the terminal showed was passed on
+	busy   atomic.Bool   // something is passed on
 }
 
 // newConsole returns nil when the caller wants neither.
@@ -160,7 +161,9 @@ func (c *console) serve(tty *os.File) {
 	for {
 		n, err := tty.Read(buf)
 		if n > 0 {
+			c.busy.Store(true)
 			_, _ = out.Write(buf[:n]) // the step goes on without a reader
+			c.busy.Store(false)
 		}
 		if err != nil { // EIO: nobody has the other side
 			return
@@ -190,10 +193,31 @@ func (c *console) finish() {
 	if c == nil {
 		return
 	}
-	select {
-	case <-c.shown:
-	case <-time.After(drainPatience):
+	for {
+		select {
+		case <-c.shown:
+			return
+		case <-time.After(drainPatience):
+		}
+		if !c.busy.Load() && !c.pending() {
+			return
+		}
 	}
+}
+
+// pending reports whether there is something that was not passed on.
+func (c *console) pending() bool {
+	tty := c.tty.Load()
+	if tty == nil {
+		return false
+	}
+	conn, err := tty.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = conn.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	return err == nil && n > 0
 }
 
 func (c *console) close() {

@@ -183,3 +183,20 @@ func testTerminal(t *testing.T, b *box) {
 		assert.Equal(t, 127, exit.Code)
 	})
 }
+
+// TestTerminalSlowReader: all that a terminal showed is passed on, although whoever it is passed on to is slow near the end.
+func TestTerminalSlowReader(t *testing.T) {
+	const size = 20_000
+	b := newBox(t)
+	s, got, slept := b.step("fill", itoa(size)), 0, false
+	s.Terminal = true
+	s.Stdout = writerFunc(func(p []byte) (int, error) {
+		if got += len(p); got >= size-6000 && !slept {
+			slept = true
+			time.Sleep(drainPatience + 500*time.Millisecond)
+		}
+		return len(p), nil
+	})
+	require.NoError(t, b.run(s).failure)
+	assert.GreaterOrEqual(t, got, size)
+}
