@@ -62,7 +62,7 @@ func signalled(ctx context.Context) (*signalError, bool) {
 }
 
 // forwardPatience is how long a program has to take a signal before it is taken as not running.
-const forwardPatience = 100 * time.Millisecond
+const forwardPatience = 500 * time.Millisecond
 
 // forwardSignals turns what would end ctx into signals for a program, as long as somebody receives them: then the program
 // decides what they mean. Else, and at the end of a time limit, the returned context ends as ctx does.

@@ -111,7 +111,7 @@ func (k *Keychain) run(ctx context.Context, helper, verb, input string) ([]byte,
 	out := &limited{max: maxAnswer}
 	cmd := exec.CommandContext(ctx, name, verb) //nolint:gosec // the user's own file names it; see above
 	cmd.Stdin, cmd.Stdout = strings.NewReader(input), out
-	cmd.WaitDelay = time.Second // its own children may hold the pipe open
+	cmd.WaitDelay = 3 * time.Second // its own children may hold the pipe open
 	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil:

@@ -20,7 +20,7 @@ import (
 const (
 	binfmtDir = "/proc/sys/fs/binfmt_misc"
 	// versionTimeout bounds `qemu --version`: it prints and ends within milliseconds.
-	versionTimeout = 2 * time.Second
+	versionTimeout = 20 * time.Second
 	// defaultPath is searched when the environment has no PATH.
 	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )

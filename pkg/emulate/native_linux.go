@@ -28,8 +28,9 @@ func kernel() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// probeTimeout bounds a program of three instructions.
-const probeTimeout = 2 * time.Second
+// probeTimeout bounds a program of three instructions. What is decided by it is too much to be decided by a machine that does
+// something else for a moment.
+const probeTimeout = 20 * time.Second
 
 // runsELF executes a tiny program from memory and reports whether it ended with 0.
 func runsELF(program []byte) bool {

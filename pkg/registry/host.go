@@ -143,7 +143,7 @@ func (h *host) lied(d digest.Digest) bool {
 
 // speaksTLS tries a handshake. No request and no credential is sent.
 func (h *host) speaksTLS(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	_, port := splitPort(h.endpoint)
 	addr := h.endpoint

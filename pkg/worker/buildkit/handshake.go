@@ -12,7 +12,7 @@ import (
 )
 
 // handshakeWait is how long a daemon may take to refuse a certificate.
-const handshakeWait = 3 * time.Second
+const handshakeWait = 10 * time.Second
 
 // handshake says what a daemon has against our certificate, or we against its. With TLS 1.3 a client learns that it is
 // refused after it began to speak, and gRPC reports the broken connection instead. nil says nothing about the rest.
