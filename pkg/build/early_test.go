@@ -55,7 +55,7 @@ func (g *gated) run(t *testing.T) (build.Result, error) {
 	return build.Run(ctx, st, build.Request{
 		File: filepath.Join(dir, "Dockerfile"), ContextDir: dir, Dockerfile: &build.Dockerfile{},
 		Platforms: []platform.Platform{g.platform}, Tags: []ref.Ref{name}, Outputs: []output.Spec{out},
-	}, build.Options{Path: os.Getenv("PATH")})
+	}, build.Options{Path: os.Getenv("PATH"), Parallel: 4}) // on a machine of one processor as well
 }
 
 // uploads are the requests that end uploads of blobs.
@@ -187,7 +187,9 @@ func TestABlobThatFailedAheadIsSentAgain(t *testing.T) {
 func TestABlobThatWasCollectedMeanwhileIsSentAgain(t *testing.T) {
 	g := newGated(t)
 	g.gate = func() int {
-		waitForUpload(g.reg)
+		if !waitForUpload(g.reg) {
+			return http.StatusOK
+		}
 		_, id, _ := strings.Cut(uploads(g.reg)[0].Query, "digest=")
 		for _, l := range []string{id, strings.ReplaceAll(id, "%3A", ":")} {
 			if d, err := digest.Parse(l); err == nil {
