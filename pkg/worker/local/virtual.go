@@ -80,8 +80,8 @@ func (w *Worker) sumsOf(dir string) *source.Sums {
 func (w *Worker) closeVirtual() error {
 	w.virtual.mu.Lock()
 	defer w.virtual.mu.Unlock()
-	if w.virtual.gcWas != 0 {
-		debug.SetGCPercent(w.virtual.gcWas)
+	if w.virtual.gcWas != 0 { // at the end: to save digests takes memory, too
+		defer debug.SetGCPercent(w.virtual.gcWas)
 	}
 	var errs []error
 	for dir, s := range w.virtual.sums {
