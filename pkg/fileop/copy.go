@@ -209,6 +209,13 @@ func (c *copier) tree(n layer.Node, dst *layer.Place, rel string, in matched, ov
 		return c.file(n, e, dst)
 	}
 	made := false
+	if include && c.filter == (filter{}) {
+		if _, ok := dst.Entry(); !ok {
+			if done, err := c.graft(n, dst, over); done || err != nil {
+				return err
+			}
+		}
+	}
 	if include {
 		if _, ok := dst.Entry(); ok && !dst.IsDir() && c.force {
 			if err := dst.Remove(); err != nil {
@@ -245,6 +252,17 @@ func (c *copier) tree(n layer.Node, dst *layer.Place, rel string, in matched, ov
 	}
 	now.ModTime = c.time(e, dst)
 	return dst.Set(now)
+}
+
+// graft copies a directory whole, if nothing in it gets other metadata by that, and reports whether it did.
+func (c *copier) graft(n layer.Node, dst *layer.Place, over bool) (done bool, err error) {
+	if err := c.parents(over); err != nil {
+		return false, err
+	}
+	return dst.Graft(n, func(e layer.Entry) bool {
+		m := c.metadata(e, dst)
+		return m.UID == e.UID && m.GID == e.GID && m.Mode == e.Mode && m.ModTime.Equal(e.ModTime)
+	})
 }
 
 // directory makes the directory dst like e, or checks that there is one.

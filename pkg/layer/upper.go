@@ -22,6 +22,7 @@ type Upper struct {
 	now     time.Time
 	root    *Place
 	closers []io.Closer
+	odds    map[*node]struct{} // what Graft cannot take, and what is above that
 }
 
 // Place is a name in an Upper, whether or not something is there. Methods that need something, or nothing, say so by
@@ -33,6 +34,7 @@ type Place struct {
 	kids   map[string]*Place // those that were looked at
 	orig   *node             // what the base has here, also when it was removed
 	file   *upperFile        // what is here; nil: nothing
+	graft  Node              // kids are these, for which there are no places yet; the zero Node: they are not
 	hidden bool              // what the base has below was removed
 	done   bool              // WriteTo: it is in the layer
 }
@@ -57,7 +59,7 @@ func NewUpper(base *View, now time.Time) *Upper {
 	if base == nil {
 		base = &View{t: newTree()}
 	}
-	u := &Upper{base: base, now: now}
+	u := &Upper{base: base, now: now, odds: map[*node]struct{}{}}
 	u.root = &Place{u: u, orig: base.t.root, file: &upperFile{e: base.t.root.ino.e, from: base.t.root.ino, shared: true}}
 	return u
 }
@@ -104,6 +106,7 @@ func (p *Place) Path() string {
 
 // Kid is the name in the directory p, followed nowhere.
 func (p *Place) Kid(name string) *Place {
+	p.expand()
 	if k := p.kids[name]; k != nil {
 		return k
 	}
@@ -123,6 +126,7 @@ func (p *Place) Kid(name string) *Place {
 
 // Names are the names in a directory, unsorted.
 func (p *Place) Names() []string {
+	p.expand()
 	var out []string
 	if p.orig != nil && !p.hidden {
 		for name := range p.orig.kids {
@@ -332,7 +336,7 @@ func (p *Place) clear() {
 	for _, k := range p.kids {
 		k.clear()
 	}
-	p.file, p.hidden = nil, true
+	p.file, p.graft, p.hidden = nil, Node{}, true
 }
 
 // Set changes owner, mode, time and extended attributes of what is at p to e's.

@@ -43,6 +43,9 @@ func (w *upperWriter) dir(p *Place, name string) error {
 	if err := context.Cause(w.ctx); err != nil {
 		return err
 	}
+	if p.graft.n != nil {
+		return w.graft(p, name)
+	}
 	names := make([]string, 0, len(p.kids))
 	for n, k := range p.kids {
 		if k.touched() {
