@@ -10,10 +10,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/manifestctl/manifestctl/pkg/sandbox/ownview"
 )
 
 // shield is what keeps an agent's program from being written.
@@ -21,7 +22,7 @@ type shield string
 
 const (
 	// shieldView: it is seen through a file system of its own that has no upper layer, so that nobody can make it writable:
-	// neither root of the machine by a remount. It is attached nowhere.
+	// neither root of the machine by a remount (package ownview).
 	shieldView shield = "a view that nobody can write through"
 	// shieldOwner: it is the file itself, which belongs to an id that does not exist in the agent's namespace, and which
 	// its mode lets nobody else write. Capabilities count for files of ids that are mapped only.
@@ -43,8 +44,8 @@ type program struct {
 // used (nil: nothing), and is used again or closed.
 func openProgram(pl plan, old *program) (*program, error) {
 	if old != nil {
-		if old.shield == shieldSeals || old.shield == shieldNone {
-			return old, nil // fits all
+		if old.shield == shieldSeals || old.shield == shieldNone || old.shield == shieldView && !pl.mode.whole() {
+			return old, nil
 		}
 		_ = old.Close() // only read
 	}
@@ -108,55 +109,13 @@ func ownerGuards(src *os.File, pl plan) bool {
 	})
 }
 
-// lockedView opens a program through an overlay of its directory that has no upper layer. A read-only bind mount would
-// do for as long as nobody can change its flags, an overlay without an upper layer has nothing to write to. It needs a
-// second layer, below: any directory, of which nothing is ever looked up.
-func lockedView(src *os.File) (_ *os.File, err error) {
-	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", src.Fd()))
-	if err != nil {
-		return nil, err
+// lockedView opens a program through a view of its directory, here or with the help of a process that may.
+func lockedView(src *os.File) (*os.File, error) {
+	view, err := ownview.Open(src)
+	if err != nil && os.Geteuid() != 0 {
+		return sentView(src)
 	}
-	dir, err := openDir(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(dir)
-	m := -1
-	for _, below := range []string{"/sys", "/dev"} {
-		// A descriptor's name has none of the characters that mean something in the option.
-		m, err = newMount("overlay", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "ro", fmt.Sprintf("lowerdir=/proc/self/fd/%d:%s", dir, below))
-		if err == nil {
-			break
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(m)
-	fd, err := unix.Openat(m, filepath.Base(path), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	view := os.NewFile(uintptr(fd), path)
-	if err := sameFile(src, view); err != nil {
-		return nil, errors.Join(err, view.Close())
-	}
-	return view, nil
-}
-
-// errReplaced: what has the program's name is another one by now.
-var errReplaced = errors.New("sandbox: this program's file was replaced")
-
-// sameFile compares a file with what an overlay shows of it: everything but the device's number.
-func sameFile(a, b *os.File) error {
-	var x, y unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(a.Fd()), &x), unix.Fstat(int(b.Fd()), &y)); err != nil {
-		return err
-	}
-	if x.Ino != y.Ino || x.Size != y.Size || x.Mtim != y.Mtim || x.Ctim != y.Ctim {
-		return errReplaced
-	}
-	return nil
+	return view, err
 }
 
 // sealedCopy copies a program into memory, where nobody can write to it again.
