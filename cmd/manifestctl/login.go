@@ -43,8 +43,8 @@ func newLogin(e *env) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&e.globals.username, "username", "u", "", "`USER`")
-	f.StringVarP(&o.password, "password", "p", "", "`PASSWORD`, where others may see it; --password-stdin hides it")
+	f.StringVarP(&e.globals.username, "username", "u", "", "`NAME` of the user")
+	f.StringVarP(&o.password, "password", "p", "", "`PASSWORD` of the user, where others may see it; --password-stdin hides it")
 	f.BoolVar(&o.get, "get-login", false, "print who is logged in, and change nothing")
 	return cmd
 }
