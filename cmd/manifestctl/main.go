@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/manifestctl/manifestctl/pkg/build"
 )
@@ -16,7 +17,7 @@ import (
 func main() {
 	collectLater()
 	build.AgentMain() // does not return in a sandbox's agent
-	ctx, stop := withSignals(context.Background(), os.Exit)
+	ctx, stop := withSignals(context.Background(), time.Now, os.Exit)
 	code := run(ctx, hostEnv(), os.Args[1:])
 	stop()
 	os.Exit(code)

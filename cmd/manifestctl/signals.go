@@ -18,25 +18,34 @@ type signalError struct {
 
 func (e *signalError) Error() string { return e.text }
 
+// echo is how long after a signal the same one is taken for it: a person who presses Ctrl-C twice needs longer.
+const echo = 100 * time.Millisecond
+
 // withSignals returns a context that the first SIGINT, SIGTERM or SIGHUP cancels, with a signalError as
-// the cause, so that steps are killed and temporary files removed. A second signal ends the process by exit at once.
-func withSignals(parent context.Context, exit func(int)) (context.Context, func()) {
+// the cause, so that steps are killed and temporary files removed. A second signal ends the process by exit at once, unless it is
+// the first one once more: timeout(1) sends its signal to the program and to the program's group.
+func withSignals(parent context.Context, now func() time.Time, exit func(int)) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	received := make(chan os.Signal, 2)
 	signal.Notify(received, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	ended := make(chan struct{})
 	go func() {
+		var first os.Signal
+		var at time.Time
 		for {
 			select {
 			case <-ended:
 				return
 			case s := <-received:
 				cause := signalCause(s)
-				if ctx.Err() != nil {
+				switch {
+				case ctx.Err() == nil:
+					first, at = s, now()
+					cancel(cause)
+				case s != first || now().Sub(at) > echo:
 					exit(cause.code)
 					return
 				}
-				cancel(cause)
 			}
 		}
 	}()
