@@ -132,6 +132,7 @@ var errorKinds = []struct {
 	{credentials.ErrNotFound, exitNotFound, ""},
 	{registry.ErrOffline, exitFailed, "take --offline away, or bring what is missing here first: `manifestctl copy`, `manifestctl load`"},
 	{source.ErrAmbiguous, exitUsage, ""},
+	{registry.ErrNoRepository, exitNotFound, "is the name of the repository right? It appears with the first push to it"},
 	{registry.ErrNotFound, exitNotFound, "`manifestctl tags HOST/REPO` lists the tags that a repository has"},
 	{source.ErrNotFound, exitNotFound, ""},
 	{store.ErrNotFound, exitNotFound, ""},

@@ -55,22 +55,52 @@ func valueName(f *pflag.Flag) (name, text string) {
 	return strings.ToUpper(f.Value.Type()), f.Usage
 }
 
-// flagHelp lays out flags for a terminal: the text beside short flags, below long ones.
-func flagHelp(f *pflag.FlagSet) string {
-	const column = 32
+// helpWidth is how wide help is when nobody says how wide the terminal is, and at most.
+const helpWidth = 120
+
+// flagHelp lays out flags for a terminal of so many columns: the text beside short flags, below long ones.
+func flagHelp(f *pflag.FlagSet, width int) string {
+	column := 32
+	if width < 70 {
+		column = 8
+	}
 	var b strings.Builder
 	for _, l := range flagLines(f) {
+		lines := wrap(l.text, width-column)
 		if len(l.flag) > column-4 {
-			fmt.Fprintf(&b, "  %s\n  %*s%s\n", l.flag, column-2, "", l.text)
-			continue
+			fmt.Fprintf(&b, "  %s\n", l.flag)
+		} else {
+			fmt.Fprintf(&b, "  %-*s%s\n", column-2, l.flag, lines[0])
+			lines = lines[1:]
 		}
-		fmt.Fprintf(&b, "  %-*s%s\n", column-2, l.flag, l.text)
+		for _, line := range lines {
+			fmt.Fprintf(&b, "%*s%s\n", column, "", line)
+		}
 	}
 	return b.String()
 }
 
-// usage is the body of --help: how to call cmd, and with what.
-func usage(cmd *cobra.Command) string {
+// wrap breaks text between words into lines of at most width bytes, and of one word where that is longer.
+func wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
+}
+
+// usage is the body of --help on a terminal of so many columns, 0 for none: how to call cmd, and with what.
+func usage(cmd *cobra.Command, width int) string {
+	if width <= 0 || width > helpWidth {
+		width = helpWidth
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage:\n  %s\n", useLine(cmd))
 	if len(cmd.Aliases) > 0 {
@@ -83,10 +113,10 @@ func usage(cmd *cobra.Command) string {
 		b.WriteString(commandHelp(cmd))
 	}
 	if cmd.HasAvailableLocalFlags() {
-		fmt.Fprintf(&b, "\nFlags:\n%s", flagHelp(cmd.LocalFlags()))
+		fmt.Fprintf(&b, "\nFlags:\n%s", flagHelp(cmd.LocalFlags(), width))
 	}
 	if cmd.HasAvailableInheritedFlags() {
-		fmt.Fprintf(&b, "\nFlags of every command:\n%s", flagHelp(cmd.InheritedFlags()))
+		fmt.Fprintf(&b, "\nFlags of every command:\n%s", flagHelp(cmd.InheritedFlags(), width))
 	}
 	if cmd.HasAvailableSubCommands() {
 		fmt.Fprintf(&b, "\n`%s COMMAND --help` says more about a command.\n", cmd.CommandPath())

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/assert"
 )
 
@@ -19,4 +21,22 @@ func TestGroups(t *testing.T) {
 			seen[name] = g.title
 		}
 	}
+}
+
+// TestFlagHelp: the text of flags is broken between words, where a terminal ends.
+func TestFlagHelp(t *testing.T) {
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	f.String("long", "", "`VALUE` "+strings.Repeat("word ", 40)+"end")
+	f.BoolP("short", "s", false, strings.Repeat("word ", 20)+"end")
+	for _, width := range []int{40, 80, 120} {
+		out := flagHelp(f, width)
+		for line := range strings.SplitSeq(out, "\n") {
+			assert.LessOrEqual(t, len(line), width, line)
+		}
+		assert.Equal(t, 60, strings.Count(out, "word"), "%d", width)
+		assert.Equal(t, 2, strings.Count(out, "end\n"), "%d", width)
+		assert.Contains(t, out, "  -s, --short")
+	}
+	assert.Equal(t, []string{""}, wrap("", 10))
+	assert.Equal(t, []string{"averylongword", "b"}, wrap("averylongword b", 5))
 }

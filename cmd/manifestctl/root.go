@@ -23,7 +23,11 @@ func newRoot(e *env, args []string) *cobra.Command {
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(func(cmd *cobra.Command) error {
-		_, err := cmd.OutOrStdout().Write([]byte(usage(cmd)))
+		width := 0
+		if e.size != nil {
+			width, _ = e.size()
+		}
+		_, err := cmd.OutOrStdout().Write([]byte(usage(cmd, width)))
 		return err
 	})
 

@@ -54,6 +54,8 @@ func (e *Error) Is(target error) bool {
 		return e.Status == http.StatusNotFound
 	case ErrDenied:
 		return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
+	case ErrNoRepository:
+		return e.Status == http.StatusNotFound && e.has("NAME_UNKNOWN")
 	case ErrBlobUnknown:
 		return e.has("MANIFEST_BLOB_UNKNOWN") || e.has("BLOB_UNKNOWN") && e.Status == http.StatusBadRequest
 	}

@@ -36,7 +36,9 @@ import (
 var (
 	ErrNotFound = errors.New("not found in the registry")
 	ErrDenied   = errors.New("denied")
-	ErrCorrupt  = errors.New("registry sent other bytes than asked for")
+	// ErrNoRepository comes with ErrNotFound when the registry says that it knows no such repository.
+	ErrNoRepository = errors.New("no such repository")
+	ErrCorrupt      = errors.New("registry sent other bytes than asked for")
 	// ErrBlobUnknown is the refusal of a manifest because the registry misses
 	// something that it names: pushing that again and then the manifest helps.
 	ErrBlobUnknown = errors.New("the registry misses a blob of the manifest")
