@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
@@ -32,7 +33,9 @@ func newPacking(t *testing.T, from int64) *packing {
 	t.Helper()
 	p := &packing{dir: t.TempDir(), root: t.TempDir(), from: from}
 	require.NoError(t, os.MkdirAll(filepath.Join(p.dir, "context"), 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "context", "big"), bytes.Repeat([]byte("0123456789abcdef"), 1<<16), 0o644))
+	big, at := filepath.Join(p.dir, "context", "big"), time.Unix(1_700_000_000, 0)
+	require.NoError(t, os.WriteFile(big, bytes.Repeat([]byte("0123456789abcdef"), 1<<16), 0o644))
+	require.NoError(t, os.Chtimes(big, at, at)) // it is in the layer
 	return p
 }
 
