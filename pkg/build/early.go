@@ -143,12 +143,15 @@ func (e *early) solved(v *graph.Vertex, r solve.Result) {
 	if len(e.ahead) == 0 || !e.chain[v.Digest()] {
 		return
 	}
-	for _, l := range r.Layers {
+	for _, l := range slices.Backward(r.Layers) {
 		id := digestKey(l)
 		e.mu.Lock()
 		seen := e.seen[id]
 		e.seen[id] = true
 		e.mu.Unlock()
+		if seen && adds(v.Op) {
+			return // what is below was solved before
+		}
 		if seen || e.f.worker.Virtual(l) {
 			continue
 		}
@@ -156,6 +159,15 @@ func (e *early) solved(v *graph.Vertex, r solve.Result) {
 			e.wait.Go(func() { e.send(l, form, dests) })
 		}
 	}
+}
+
+// adds reports whether an operation's layers are those of its first input, in which they were seen, and some on them.
+func adds(op graph.Op) bool {
+	switch op.(type) {
+	case graph.Exec, graph.File, graph.Layer, graph.Copy, graph.Remove:
+		return true
+	}
+	return false
 }
 
 // send delivers one layer in one form.

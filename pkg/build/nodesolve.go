@@ -139,7 +139,7 @@ func made(l buildkit.Layer) solve.Layer {
 
 // blobOf reports whether d is a blob of layers.
 func blobOf(layers []solve.Layer, d digest.Digest) bool {
-	return slices.ContainsFunc(layers, func(l solve.Layer) bool { return l.DiffID == d || l.Blob.Digest == d || l.Packed.Digest == d })
+	return slices.ContainsFunc(layers, func(l solve.Layer) bool { return l.Kept() == d || l.DiffID == d || l.Blob.Digest == d })
 }
 
 // process is the environment and directory of a step in an image, as the local worker has them.
@@ -164,8 +164,8 @@ func (f *fleet) source(ctx context.Context, m *member, v *graph.Vertex, r solve.
 	ids := make([]digest.Digest, len(r.Layers))
 	for i, l := range r.Layers {
 		ids[i], descs[i] = l.DiffID, l.Blob
-		if l.Blob.Digest == "" {
-			descs[i] = l.Packed
+		if l.Blob.Digest == "" && l.Packed != nil {
+			descs[i] = *l.Packed
 		}
 		if descs[i].Digest == "" {
 			size, err := f.engine.store.Stat(l.DiffID)

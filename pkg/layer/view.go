@@ -67,7 +67,7 @@ func (s *source) at() (io.ReaderAt, error) {
 
 // NewView merges layers, bottom first. No layers is an empty rootfs.
 func NewView(layers []Source) (*View, error) {
-	v := &View{t: newTree()}
+	v := &View{t: newTree(), srcs: make([]*source, 0, len(layers))}
 	for i, l := range layers {
 		if err := v.t.add(i, l.TOC.Entries); err != nil {
 			return nil, fmt.Errorf("layer %d (%s): %w", i+1, l.TOC.DiffID, err)

@@ -40,7 +40,7 @@ func extend(inputs []Result, record Record, v *graph.Vertex) Result {
 }
 
 func added(below, layers []Layer, v *graph.Vertex) []Layer {
-	out := slices.Clone(below)
+	out := append(make([]Layer, 0, len(below)+len(layers)), below...)
 	for _, l := range layers {
 		l.History = &ocispec.History{CreatedBy: v.Meta.History, Comment: "manifestctl"}
 		out = append(out, l)

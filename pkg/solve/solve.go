@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -31,17 +30,17 @@ type Layer struct {
 	Size   int64              `json:"size,omitempty"` // uncompressed; 0 when unknown
 	Blob   ocispec.Descriptor `json:"blob,omitzero"`  // as pulled; zero for layers made here
 	From   []string           `json:"from,omitempty"` // registry references whose repository holds Blob
-	// Packed is the compressed form that the store keeps of a layer made here in place of the uncompressed one; zero when it keeps
+	// Packed is the compressed form that the store keeps of a layer made here in place of the uncompressed one; nil when it keeps
 	// that. Unlike Blob it decides nothing about the form that the layer has in images.
-	Packed  ocispec.Descriptor `json:"packed,omitzero"`
-	History *ocispec.History   `json:"-"` // of layers made here; follows from the vertex, not from the work
+	Packed  *ocispec.Descriptor `json:"packed,omitempty"`
+	History *ocispec.History    `json:"-"` // of layers made here; follows from the vertex, not from the work
 	// Created is when the layer was made: the clock of [Options.Now], kept with the record. It is in no key.
 	Created *time.Time `json:"created,omitempty"`
 }
 
 // Kept is the blob by which the store keeps a layer made here.
 func (l Layer) Kept() digest.Digest {
-	if l.Packed.Digest != "" {
+	if l.Packed != nil {
 		return l.Packed.Digest
 	}
 	return l.DiffID
@@ -171,5 +170,8 @@ func keyedOp(op graph.Op) graph.Op {
 
 // With returns r with one more layer on top.
 func (r Result) With(l Layer) Result {
-	return Result{Layers: append(slices.Clip(slices.Clone(r.Layers)), l), Config: r.Config}
+	out := make([]Layer, len(r.Layers)+1) // exactly: chains are long, and layers no small things
+	copy(out, r.Layers)
+	out[len(r.Layers)] = l
+	return Result{Layers: out, Config: r.Config}
 }

@@ -75,8 +75,8 @@ func (w *Worker) commit(ctx context.Context, write func(io.Writer) error) (solve
 		if err != nil {
 			return solve.Layer{}, err
 		}
-		if dropped && out.Packed.Digest == "" {
-			out.Packed = packed
+		if dropped && out.Packed == nil {
+			out.Packed = &packed
 		}
 	}
 	return out, nil
@@ -235,18 +235,19 @@ func (w *Worker) View(ctx context.Context, layers []solve.Layer) (*layer.View, e
 // view is View that gathers where files go.
 func (w *Worker) view(ctx context.Context, layers []solve.Layer, p placings) (*layer.View, error) {
 	sources := make([]layer.Source, len(layers))
-	for i, l := range layers {
+	for i := range layers {
+		l := &layers[i] // no copy in each closure: a long chain is looked at for every step
 		if f := w.virtual.get(l.DiffID); f != nil {
 			sources[i] = p.source(f)
 			continue
 		}
-		toc, err := w.toc(ctx, l)
+		toc, err := w.toc(ctx, *l)
 		if err != nil {
 			return nil, err
 		}
 		sources[i] = layer.Source{
 			TOC:  toc,
-			Open: func() (layer.ReaderAtCloser, error) { return w.randomAccess(ctx, l) },
+			Open: func() (layer.ReaderAtCloser, error) { return w.randomAccess(ctx, *l) },
 		}
 	}
 	return layer.NewView(sources)

@@ -141,8 +141,8 @@ func (w *Worker) need(ctx context.Context, l solve.Layer) (blob ocispec.Descript
 	if _, err := w.o.Store.Stat(l.DiffID); err == nil {
 		return ocispec.Descriptor{}, nil
 	}
-	if blob = l.Blob; blob.Digest == "" {
-		blob = l.Packed
+	if blob = l.Blob; blob.Digest == "" && l.Packed != nil {
+		blob = *l.Packed
 	}
 	if blob.Digest == "" {
 		var ok bool

@@ -186,7 +186,7 @@ func (w *Worker) file(ctx context.Context, op graph.File, inputs []solve.Result)
 	if err != nil {
 		return solve.Result{}, err
 	}
-	if l.Packed.Digest == "" { // else there is nothing to read at these places
+	if l.Packed == nil { // else there is nothing to read at these places
 		places.done(l.DiffID)
 	}
 	return below.With(l), nil
