@@ -61,6 +61,11 @@ func (c *configFlags) parse(f *pflag.FlagSet) (edit.Change, error) {
 	text("workdir", &o.WorkingDir, &c.workdir)
 	text("stop-signal", &o.StopSignal, &c.stopSignal)
 	text("author", &o.Author, &c.author)
+	for _, v := range c.env {
+		if name, _, ok := strings.Cut(v, "="); !ok || name == "" {
+			return o, usagef("--env %q: want NAME=VALUE", v)
+		}
+	}
 	o.Env, o.ExposedPorts, o.Volumes = c.env, c.ports, c.volumes
 	var err error
 	if o.Labels, err = keyValues("label", c.labels, func(string) (string, bool) { return "", true }); err != nil {

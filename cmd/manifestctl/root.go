@@ -130,10 +130,28 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 			names = append(names, sub.Name())
 		}
 	}
+	if instead := peersWords[args[0]]; instead != "" && !cmd.HasParent() {
+		return err.withHint("%s; docs/migrating.md has the commands of other tools beside these", instead)
+	}
 	if near, ok := nearest(args[0], names); ok {
 		return err.withHint("did you mean %q?", near)
 	}
 	return err.withHint("`%s --help` lists the commands", cmd.CommandPath())
+}
+
+// peersWords are commands that other tools have, and what does that here.
+var peersWords = map[string]string{
+	"buildx":     "`manifestctl build` and `manifestctl builder` need no word before them",
+	"image":      "`manifestctl store ls` lists the images here, `manifestctl inspect` shows one",
+	"images":     "`manifestctl store ls` lists the images here",
+	"imagetools": "`manifestctl merge` makes an index of images, `manifestctl inspect` shows one",
+	"index":      "`manifestctl merge` makes an index of images, with --append onto one",
+	"manifest":   "`manifestctl create`, `annotate`, `push`, `inspect` and the others need no word before them",
+	"prune":      "`manifestctl cache prune` frees what makes builds faster, `manifestctl store gc` what nothing refers to",
+	"rmi":        "`manifestctl store rm` removes a name from the store, `manifestctl delete` a tag from a registry",
+	"auth":       "`manifestctl login` and `manifestctl logout`",
+	"registry":   "`manifestctl serve DIR` is a registry",
+	"validate":   "`manifestctl verify` looks at contents, `manifestctl lint` at an index",
 }
 
 // positional accepts between least and most arguments; words says which.

@@ -30,9 +30,13 @@ func ParseTarget(s string) (Target, error) {
 		t.digest = d
 		return t, nil
 	}
-	if p, err := platform.Parse(s); err == nil && strings.Contains(s, "/") {
+	p, err := platform.Parse(s)
+	if err == nil && strings.Contains(s, "/") {
 		t.platform = p
 		return t, nil
+	}
+	if system, _, ok := strings.Cut(s, "/"); ok && (system == "linux" || system == "windows") && !strings.ContainsAny(s, ":@") {
+		return t, err // mistyped, and nobody's repository: docker.io/linux/x names one
 	}
 	r, err := ref.Parse(s)
 	if err != nil {
