@@ -112,8 +112,11 @@ func (p *initProc) ready() error {
 		return err
 	}
 	defer unix.Close(at)
+	if err := attach(fds[1], at); err != nil {
+		return err
+	}
 	p.proc = true
-	return attach(fds[1], at)
+	return coverOwnProc()
 }
 
 // rights are the descriptors that came with a message.

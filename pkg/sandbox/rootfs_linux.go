@@ -85,11 +85,11 @@ func (t *tree) mountProc(own bool, empty, null int) error {
 	defer unix.Close(target)
 	// Where the kernel refused one for the step's pid namespace, because the host's /proc is partly covered (a
 	// container's default), it is the host's: /proc/self is right there too, other numbers are not.
-	from := "/proc"
+	from, attrs := "/proc", uint64(attrProc)
 	if own {
-		from = firstproc.HoldDir
+		from, attrs = firstproc.HoldDir, 0 // it has them, and is covered (coverOwnProc)
 	}
-	proc, err := bind(unix.AT_FDCWD, from, attrProc)
+	proc, err := bind(unix.AT_FDCWD, from, attrs)
 	if err != nil {
 		return fmt.Errorf("%w: /proc: %w", ErrHost, err)
 	}
@@ -97,6 +97,29 @@ func (t *tree) mountProc(own bool, empty, null int) error {
 	if err := attach(proc, target); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
+	if own {
+		return nil
+	}
+	return coverProc(proc, bindOf(empty), null)
+}
+
+// coverOwnProc covers the procfs of the steps' pid namespace once, where the agent holds it: steps get a copy with all that is on it.
+func coverOwnProc() error {
+	proc, err := openDir(firstproc.HoldDir)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(proc)
+	null, err := unix.Open("/dev/null", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%w: /dev/null: %w", ErrHost, err)
+	}
+	defer unix.Close(null)
+	return coverProc(proc, func() (int, error) { return newMount("ramfs", attrProc|attrRO) }, null)
+}
+
+// coverProc hides and freezes what steps have no business with.
+func coverProc(proc int, empty func() (int, error), null int) error {
 	if err := hide(proc, hiddenProc, empty, null); err != nil {
 		return fmt.Errorf("hiding files of /proc: %w", err)
 	}
@@ -108,8 +131,13 @@ func (t *tree) mountProc(own bool, empty, null int) error {
 	return nil
 }
 
+// bindOf makes read-only mounts of what is open as fd.
+func bindOf(fd int) func() (int, error) {
+	return func() (int, error) { return bind(fd, "", attrRO) }
+}
+
 // hide covers names below dir: directories with an empty one, files with the null device. Absent ones need nothing.
-func hide(dir int, names []string, empty, null int) error {
+func hide(dir int, names []string, empty func() (int, error), null int) error {
 	for _, name := range names {
 		target, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -118,12 +146,12 @@ func hide(dir int, names []string, empty, null int) error {
 		var st unix.Stat_t
 		err = unix.Fstat(target, &st)
 		if err == nil {
-			cover := null
+			cover := bindOf(null)
 			if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 				cover = empty
 			}
 			var m int
-			if m, err = bind(cover, "", attrRO); err == nil {
+			if m, err = cover(); err == nil {
 				err = attach(m, target)
 				unix.Close(m)
 			}
@@ -290,7 +318,7 @@ func (t *tree) mountSys(hostNet bool, empty, null int) error {
 	if err := attach(sys, target); err != nil {
 		return fmt.Errorf("mounting /sys: %w", err)
 	}
-	if err := hide(sys, hiddenSys, empty, null); err != nil {
+	if err := hide(sys, hiddenSys, bindOf(empty), null); err != nil {
 		return fmt.Errorf("hiding files of /sys: %w", err)
 	}
 	return nil
