@@ -255,7 +255,7 @@ func (g *generator) op() string {
 	case 18:
 		return fmt.Sprintf("mv %s %s.old; mv %s.old %s", d, d, d, d)
 	case 19:
-		return "mkfifo " + p
+		return "mkfifo " + p + ".fifo" // which nobody opens
 	case 20:
 		return fmt.Sprintf("cp %s %s.new && echo %d >> %s.new && mv %s.new %s", p, p, g.next(), p, p, p)
 	case 21:
