@@ -186,9 +186,6 @@ func (g *generator) flags(from bool) string {
 		b.WriteString("--link ")
 	}
 	if from && g.one(8) {
-		b.WriteString("--parents ")
-	}
-	if from && g.one(8) {
 		fmt.Fprintf(&b, "--exclude=%s ", g.of("*.go", "a", "y", "**/sure"))
 	}
 	return b.String()
@@ -198,11 +195,15 @@ func (g *generator) copy(stage int) {
 	if stage > 0 && g.one(2) {
 		from := fmt.Sprintf("s%d", g.IntN(stage))
 		src := g.of("/opt", "/opt/data", "/opt/data/", "/opt/data/[abc]", "/opt/data/a", "/link", "/link/", "/etc/passwd", "/w*", "/opt/d*/[ab]", "/home", "/opt/data/sub", "/opt/suid")
-		g.line("COPY --from=%s %s%s %s", from, g.flags(true), src, g.to())
+		g.line("COPY --from=%s %s%s%s %s", from, g.flags(true), g.of("", "", "", "", "--parents "), src, g.to())
 		return
 	}
 	src := g.of("x", "x/", "z", "z/", ".", "x/y", "x/y/", "x/y/sure", "z/s*", "x/y/sure z/sure", "x z", "*", "x/*", "**/sure", "./x/../z")
-	g.line("COPY %s%s %s", g.flags(true), src, g.to())
+	parents := ""
+	if g.one(8) && src != "." { // of a whole context BuildKit says that / was not found
+		parents = "--parents "
+	}
+	g.line("COPY %s%s%s %s", g.flags(true), parents, src, g.to())
 }
 
 func (g *generator) run(stage int) {
