@@ -167,13 +167,14 @@ func (e *engine) emulation() emulate.Options {
 	return o
 }
 
-// expect tells the worker how many processes will run at once: one of each platform.
+// expect tells the worker how many processes will run at once: one of each platform. In place nothing is begun beside what reads this
+// container's files.
 func (e *engine) expect(ctx context.Context, targets []graph.Target) {
 	platforms := map[platform.Platform]bool{}
 	now := false
 	for v := range processes(targets) {
 		platforms[v.Platform] = true
-		now = now || e.noCache() || v.Meta.NoCache
+		now = now || !e.inPlace() && (e.noCache() || v.Meta.NoCache)
 	}
 	e.worker.Expect(ctx, min(len(platforms), e.o.Parallel), now)
 }
