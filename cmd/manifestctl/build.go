@@ -86,7 +86,7 @@ func (b *buildFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&b.iidFile, "iidfile", "", "`FILE` write the image ID to it: the config's digest of a single image, the index's of several")
 	f.StringVar(&b.metadata, "metadata-file", "", "`FILE` write what was built to it: JSON with buildx's keys")
 	f.StringVar(&b.progress, "progress", "auto", "`MODE` how progress is shown: auto, plain, tty, quiet or rawjson (default $BUILDKIT_PROGRESS, else auto)")
-	f.BoolVarP(&b.quiet, "quiet", "q", false, "show no progress, only the digest")
+	f.BoolVarP(&b.quiet, "quiet", "q", false, "show no progress, only warnings and the digest")
 	f.StringVar(&b.verify, "verify", "error", "`MODE` what to do when contents are not of their platform: error, warn or off")
 	f.StringArrayVar(&b.allow, "allow", nil, "`ENTITLEMENT|PATH-GLOB=PLATFORM|any` let steps have network.host, security.insecure or device[=NAME]; files that may be of this platform as well; may be repeated")
 	f.StringArrayVar(&b.attest, "attest", nil, "`TYPE` attach an attestation: only type=TYPE,disabled=true so far")

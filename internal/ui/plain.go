@@ -101,7 +101,7 @@ func (p *plain) close(time.Time) {
 	p.flush()
 }
 
-// quiet shows the output of what failed, at the end.
+// quiet shows warnings, and the output of what failed, at the end.
 type quiet struct {
 	w     io.Writer
 	clean func(string) string
@@ -116,11 +116,16 @@ func newQuiet(w io.Writer, o Options) *quiet {
 	return q
 }
 
-func (q *quiet) event(at time.Time, e event.Event) { q.keep(at, e) }
-func (q *quiet) flush()                            {}
-func (q *quiet) clear()                            {}
-func (q *quiet) tick(time.Time)                    {}
-func (q *quiet) close(time.Time)                   { _, _ = io.WriteString(q.w, q.failures(q.clean)) }
+func (q *quiet) event(at time.Time, e event.Event) {
+	if q.keep(at, e); e.Kind == event.Warning {
+		_, _ = io.WriteString(q.w, warning(e)+"\n")
+	}
+}
+
+func (q *quiet) flush()          {}
+func (q *quiet) clear()          {}
+func (q *quiet) tick(time.Time)  {}
+func (q *quiet) close(time.Time) { _, _ = io.WriteString(q.w, q.failures(q.clean)) }
 
 // keep takes a vertex's event into the tracker.
 func (t *tracker) keep(at time.Time, e event.Event) (k *task) {

@@ -30,7 +30,7 @@ const (
 	Auto    Mode = "auto"    // TTY on a terminal that can, else Plain
 	Plain   Mode = "plain"   // a log
 	TTY     Mode = "tty"     // redrawn; Plain where that cannot be
-	Quiet   Mode = "quiet"   // nothing, but the output of what failed
+	Quiet   Mode = "quiet"   // warnings, and the output of what failed
 	RawJSON Mode = "rawjson" // an object a line
 )
 
