@@ -44,7 +44,7 @@ const maxTries = 100
 // the tag, writes the union of all of them, and lists and reads again until the tag is that union. A marker that was made
 // after a writer's list belongs to somebody who has yet to write; one that was made before is in what it writes: so
 // whoever writes last has seen everything, or sees it when it looks again. The one window is a writer that is killed between
-// its write and its second look: the next Append, of anybody, heals it.
+// its write and its second look, or whose write arrives after it was killed: the next Append, of anybody, heals it.
 //
 // It needs a registry whose list of tags holds every tag that was pushed before it was asked for. Markers count for an hour
 // and for the index that they were made for; they are removed afterwards, where the registry deletes manifests.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -64,6 +65,7 @@ type counter struct {
 	lines    []string // "GET manifests"
 	hook     func(w http.ResponseWriter, r *http.Request) bool
 	now      int // requests that are under way
+	conns    int // open connections
 	most     int // that ever were at once
 	crowd    int // requests wait until so many of them are under way
 	complete chan struct{}
@@ -112,6 +114,34 @@ func (c *counter) reset() []string {
 	return lines
 }
 
+// server serves c, whose connections are counted.
+func (c *counter) server() *httptest.Server {
+	srv := httptest.NewUnstartedServer(c)
+	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		c.counting.Lock()
+		defer c.counting.Unlock()
+		switch state {
+		case http.StateNew:
+			c.conns++
+		case http.StateClosed, http.StateHijacked:
+			c.conns--
+		case http.StateActive, http.StateIdle:
+		}
+	}
+	srv.Start()
+	return srv
+}
+
+// settle waits until nobody is connected any more: requests of killed writers may still be on their way.
+func (c *counter) settle(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		c.counting.Lock()
+		defer c.counting.Unlock()
+		return c.conns == 0
+	}, time.Minute, time.Millisecond, "connections of killed writers do not end")
+}
+
 func (c *counter) setHook(h func(w http.ResponseWriter, r *http.Request) bool) {
 	c.counting.Lock()
 	defer c.counting.Unlock()
@@ -148,7 +178,7 @@ func serveRegistry(t testing.TB) (string, *counter) {
 	h, err := serve.Handler(t.Context(), serve.Options{Dir: t.TempDir()})
 	require.NoError(t, err)
 	c := &counter{Handler: h}
-	srv := httptest.NewServer(c)
+	srv := c.server()
 	t.Cleanup(func() {
 		srv.Close()
 		require.NoError(t, h.Close())
@@ -160,7 +190,7 @@ func serveRegistry(t testing.TB) (string, *counter) {
 func debianRegistry(t testing.TB) (string, *counter) {
 	t.Helper()
 	c := &counter{Handler: testregistry.DebianHandler(t)}
-	srv := httptest.NewServer(c)
+	srv := c.server()
 	t.Cleanup(srv.Close)
 	return strings.TrimPrefix(srv.URL, "http://"), c
 }
