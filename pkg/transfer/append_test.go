@@ -277,7 +277,7 @@ func TestAppend_C29(t *testing.T) {
 func raceOnce(t *testing.T, c *counter, tag ref.Ref, writers int, kill time.Duration) {
 	t.Helper()
 	env := newEnv(t)
-	defer env.Registry.Close() // settle counts connections, in the next round too
+	defer env.Registry.Close() // connections are counted, in the next round too
 	images := make([]testimage.Content, writers)
 	for i := range images {
 		images[i] = image(fmt.Sprintf("linux/arch%02d", i), tag.Tag)
@@ -309,7 +309,7 @@ func raceOnce(t *testing.T, c *counter, tag ref.Ref, writers int, kill time.Dura
 	stop()
 	if kill > 0 {
 		env.Registry.Close()
-		c.settle(t)
+		c.conns.Gone(t)
 		_, err := Append(t.Context(), env, tag, []index.Entry{entryOf(t, images[0])}, AppendOptions{})
 		require.NoError(t, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -65,7 +64,7 @@ type counter struct {
 	lines    []string // "GET manifests"
 	hook     func(w http.ResponseWriter, r *http.Request) bool
 	now      int // requests that are under way
-	conns    int // open connections
+	conns    *testregistry.Connections
 	most     int // that ever were at once
 	crowd    int // requests wait until so many of them are under way
 	complete chan struct{}
@@ -117,29 +116,9 @@ func (c *counter) reset() []string {
 // server serves c, whose connections are counted.
 func (c *counter) server() *httptest.Server {
 	srv := httptest.NewUnstartedServer(c)
-	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		c.counting.Lock()
-		defer c.counting.Unlock()
-		switch state {
-		case http.StateNew:
-			c.conns++
-		case http.StateClosed, http.StateHijacked:
-			c.conns--
-		case http.StateActive, http.StateIdle:
-		}
-	}
+	c.conns = testregistry.CountConnections(srv.Config)
 	srv.Start()
 	return srv
-}
-
-// settle waits until nobody is connected any more: requests of killed writers may still be on their way.
-func (c *counter) settle(t *testing.T) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		c.counting.Lock()
-		defer c.counting.Unlock()
-		return c.conns == 0
-	}, time.Minute, time.Millisecond, "connections of killed writers do not end")
 }
 
 func (c *counter) setHook(h func(w http.ResponseWriter, r *http.Request) bool) {
