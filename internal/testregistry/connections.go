@@ -6,8 +6,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 )
 
 // Connections counts those that a server has.
@@ -36,9 +34,15 @@ func CountConnections(srv *http.Server) *Connections {
 // Gone waits until nobody is connected any more: requests of a client that was killed may still be on their way.
 func (c *Connections) Gone(tb testing.TB) {
 	tb.Helper()
-	require.Eventually(tb, func() bool {
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
 		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.open == 0
-	}, time.Minute, time.Millisecond, "somebody stays connected")
+		open := c.open
+		c.mu.Unlock()
+		if open == 0 {
+			return
+		}
+		if time.Since(start) > time.Minute {
+			tb.Fatalf("%d connections stay", open)
+		}
+	}
 }
