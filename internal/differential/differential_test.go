@@ -48,20 +48,9 @@ func TestDifferential(t *testing.T) {
 	if mode == "" {
 		t.Skip("it builds and runs a BuildKit: make differential")
 	}
-	require.NoError(t, oracle.Available())
-	root, err := filepath.Abs("../..")
-	require.NoError(t, err)
-	bin, err := oracle.Binaries(t.Context(), root)
-	require.NoError(t, err)
 	cases := loadCases(t)
 	bs := makeBases(t)
-	theirs := &buildkit{idle: make(chan *oracle.Daemon, runtime.NumCPU()), bases: bs}
-	for range cap(theirs.idle) {
-		daemon, err := oracle.Start(t.Context(), bin, t.TempDir())
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = daemon.Close() })
-		theirs.idle <- daemon
-	}
+	theirs := startBuildKit(t, bs)
 
 	var mu sync.Mutex // guards answers
 	answers := map[string]string{}
@@ -101,6 +90,24 @@ func TestDifferential(t *testing.T) {
 	for name, text := range answers {
 		assert.Equal(t, recorded[name], text, "%s: the record is not what BuildKit answers now: MANIFESTCTL_DIFFERENTIAL=record", name)
 	}
+}
+
+// startBuildKit starts as many daemons as there are processors.
+func startBuildKit(t *testing.T, bs *bases) *buildkit {
+	t.Helper()
+	require.NoError(t, oracle.Available())
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	bin, err := oracle.Binaries(t.Context(), root)
+	require.NoError(t, err)
+	b := &buildkit{idle: make(chan *oracle.Daemon, runtime.NumCPU()), bases: bs}
+	for range cap(b.idle) {
+		daemon, err := oracle.Start(t.Context(), bin, t.TempDir())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = daemon.Close() })
+		b.idle <- daemon
+	}
+	return b
 }
 
 // compare builds every case with b and compares with what want gives, then prints how many were equal.

@@ -4,16 +4,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
-	"github.com/stretchr/testify/require"
-
-	"github.com/manifestctl/manifestctl/internal/oracle"
 )
 
 // TestRandom builds Dockerfiles that nobody thought of with a real BuildKit and with manifestctl: as many as
@@ -29,19 +24,8 @@ func TestRandom(t *testing.T) {
 	for i := range n {
 		cases = append(cases, randomCase(uint64(seed+i)))
 	}
-	require.NoError(t, oracle.Available())
-	root, err := filepath.Abs("../..")
-	require.NoError(t, err)
-	bin, err := oracle.Binaries(t.Context(), root)
-	require.NoError(t, err)
 	bs := makeBases(t)
-	theirs := &buildkit{idle: make(chan *oracle.Daemon, runtime.NumCPU()), bases: bs}
-	for range cap(theirs.idle) {
-		daemon, err := oracle.Start(t.Context(), bin, t.TempDir())
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = daemon.Close() })
-		theirs.idle <- daemon
-	}
+	theirs := startBuildKit(t, bs)
 	compare(t, cases, bs, &ours{bin: program(t), bases: bs}, func(t *testing.T, c *testCase) (string, string) {
 		text, out := answer(t, theirs, bs, c)
 		t.Cleanup(func() {
